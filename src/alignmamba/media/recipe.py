@@ -1,6 +1,5 @@
 """The recipe of a corpus: which tools read its clips, with the versions and checksums that repeat them."""
 
-import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -9,8 +8,9 @@ from typing import Any, Final, Literal, Self, TypeVar
 
 from pydantic import Field, ValidationError
 
+from alignmamba.checksums import checksum
 from alignmamba.contracts import Config, ModalitySpec
-from alignmamba.errors import ConfigError, DataError, first_fault, likely, shown
+from alignmamba.errors import ConfigError, DataError, first_fault, shown, suggestion
 from alignmamba.media.clip import MediaClip
 from alignmamba.media.decoding import facts
 from alignmamba.media.extractor import Extractor, Offer, TextExtractor, Tool, WordSource
@@ -92,7 +92,7 @@ class Recipe(Config):
         content = self.model_dump(mode="json")
         for slot in self.parts():
             del content[slot]["path"]
-        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+        return checksum(json.dumps(content, sort_keys=True).encode())
 
     @classmethod
     def read(cls, given: Any, where: str) -> Self:
@@ -241,9 +241,10 @@ def _offer(slot: Slot, said: str) -> tuple[Offer[Any], str, str]:
     name, _, path = said.partition(":")
     offers = OFFERS[slot]
     if name not in offers:
-        close = likely(name, list(offers))
-        hint = f"; perhaps you meant {close}" if close else ""
-        raise ConfigError(f"{slot}: found {name!r}, expected one of {', '.join([*offers, NONE])}{hint}")
+        names = [*offers, NONE]
+        raise ConfigError(
+            f"{slot}: found {name!r}, expected one of {', '.join(names)}{suggestion(name, names)}"
+        )
     needs = offers[name].weights
     if needs and not path:
         raise ConfigError(f"{slot}: {name}: found no weights, expected {name}:{needs}")
@@ -259,9 +260,10 @@ def _setting(key: str, offers: Mapping[Slot, Offer[Any]]) -> tuple[Slot, str]:
         for option in offer.options.model_fields
     }
     if key not in known:
-        close = likely(key, list(known))
-        hint = f"; perhaps you meant {close}" if close else ""
-        raise ConfigError(f"{key}: expected one of {', '.join(known) or 'no option of these tools'}{hint}")
+        names = list(known)
+        raise ConfigError(
+            f"{key}: expected one of {', '.join(names) or 'no option of these tools'}{suggestion(key, names)}"
+        )
     return known[key]
 
 

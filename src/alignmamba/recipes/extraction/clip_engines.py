@@ -5,22 +5,24 @@ All leave what they read in one store. A clip that ends its process, by a fault 
 
 import signal
 from collections import deque
-from collections.abc import Generator, Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, wait
+from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, wait
 from multiprocessing import get_context
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal, TypeVar
 
 from pydantic import Field
 
 from alignmamba.contracts import Config
-from alignmamba.errors import ConfigError
+from alignmamba.errors import ConfigError, brief
 from alignmamba.extras import require
 from alignmamba.files import manner_of_end
 from alignmamba.media.clip import MediaClip
-from alignmamba.recipes.extraction.clip_work import ClipOrder, ClipOutcome, read_clip, read_clips
+from alignmamba.recipes.extraction.clip_work import ClipOrder, ClipOutcome, read_clip
 
 Work = Sequence[tuple[int, MediaClip]]
 """Clips with their places in the table."""
+
+HandleT = TypeVar("HandleT")
 
 AHEAD: Final = 2
 """Clips that wait for each worker at most: a table of 100 000 is not sent at once."""
@@ -55,31 +57,53 @@ def _here(order: ClipOrder, work: Work, engine: ClipEngine) -> Iterator[ClipOutc
     require("extract", "media", "pebble")
     from pebble import ProcessExpired, ProcessPool
 
-    waiting = deque(work)
-    running: dict[Future[ClipOutcome], tuple[int, MediaClip]] = {}
-    # Processes begin anew: a copy of this one would share its threads and open files.
+    # Processes begin from nothing: a copy of this one would share its threads and open files.
     pool: Any = ProcessPool(
         max_workers=min(engine.workers, len(work)), initializer=_prepared, context=get_context("spawn")
     )
+
     try:
-        while waiting or running:
-            while waiting and len(running) < AHEAD * engine.workers:
-                row, clip = waiting.popleft()
-                future = pool.schedule(read_clip, args=(order, row, clip), timeout=engine.seconds)
-                running[future] = (row, clip)
-            for future in wait(running, return_when=FIRST_COMPLETED).done:
-                row, clip = running.pop(future)
-                try:
-                    yield future.result()
-                except ProcessExpired as error:
-                    yield ClipOutcome(row=row, failure=f"{clip.path}: {manner_of_end(error.exitcode)}")
-                except TimeoutError:
-                    yield ClipOutcome(
-                        row=row, failure=f"{clip.path}: not read within {engine.seconds:g} s, the limit"
-                    )
+        for future, row, clip in _as_they_end(
+            work,
+            engine,
+            lambda row, clip: pool.schedule(read_clip, args=(order, row, clip), timeout=engine.seconds),
+            lambda running: wait(running, return_when=FIRST_COMPLETED).done,
+        ):
+            try:
+                yield future.result()
+            except ProcessExpired as error:
+                yield ClipOutcome(row=row, failure=f"{clip.path}: {manner_of_end(error.exitcode)}")
+            except TimeoutError:
+                yield ClipOutcome(
+                    row=row, failure=f"{clip.path}: not read within {engine.seconds:g} s, the limit"
+                )
     finally:
         pool.stop()
         pool.join()
+
+
+def _as_they_end(
+    work: Work,
+    engine: ClipEngine,
+    begin: Callable[[int, MediaClip], HandleT],
+    first: Callable[[Sequence[HandleT]], Collection[HandleT]],
+) -> Iterator[tuple[HandleT, int, MediaClip]]:
+    """Begin the work on clips, of which few wait at any time, and give each when it has ended.
+
+    Args:
+        work: The clips.
+        engine: Says how many workers there are.
+        begin: Starts the work on one.
+        first: Those of the started ones that ended; it waits for one.
+    """
+    waiting = deque(work)
+    running: dict[HandleT, tuple[int, MediaClip]] = {}
+    while waiting or running:
+        while waiting and len(running) < AHEAD * engine.workers:
+            row, clip = waiting.popleft()
+            running[begin(row, clip)] = (row, clip)
+        for handle in first(list(running)):
+            yield (handle, *running.pop(handle))
 
 
 def _prepared() -> None:
@@ -115,10 +139,11 @@ def _on_slurm(order: ClipOrder, work: Work, engine: ClipEngine) -> Iterator[Clip
 
 
 def _one_threaded(order: ClipOrder, work: Work) -> list[ClipOutcome]:
+    """Read several clips, one after the other."""
     import torch
 
     torch.set_num_threads(1)
-    return read_clips(order, work)
+    return [read_clip(order, row, clip) for row, clip in work]
 
 
 def _on_ray(order: ClipOrder, work: Work, engine: ClipEngine) -> Iterator[ClipOutcome]:
@@ -134,23 +159,19 @@ def _on_ray(order: ClipOrder, work: Work, engine: ClipEngine) -> Iterator[ClipOu
         except (RuntimeError, TypeError, ValueError, ConnectionError) as error:
             raise ConfigError(f"engine ray: {' '.join(str(error).split())[:200]}") from error
     task: Any = ray.remote(num_cpus=1, max_retries=0)(_one_threaded)
-    waiting = deque(work)
-    running: dict[Any, tuple[int, MediaClip]] = {}
     try:
-        while waiting or running:
-            while waiting and len(running) < AHEAD * engine.workers:
-                row, clip = waiting.popleft()
-                running[task.remote(order, [(row, clip)])] = (row, clip)
-            done, _ = ray.wait(list(running), num_returns=1)
-            for reference in done:
-                row, clip = running.pop(reference)
-                try:
-                    yield from ray.get(reference)
-                except RayTaskError as error:  # a fault of ours or of the store: that of any engine
-                    raise error.as_instanceof_cause() from None
-                except RayError as error:
-                    said = " ".join(str(error).split())[:160]
-                    yield ClipOutcome(row=row, failure=f"{clip.path}: {type(error).__name__}: {said}")
+        for reference, row, clip in _as_they_end(
+            work,
+            engine,
+            lambda row, clip: task.remote(order, [(row, clip)]),
+            lambda running: ray.wait(running, num_returns=1)[0],
+        ):
+            try:
+                yield from ray.get(reference)
+            except RayTaskError as error:  # a fault of ours or of the store: that of any engine
+                raise error.as_instanceof_cause() from None
+            except RayError as error:
+                yield ClipOutcome(row=row, failure=f"{clip.path}: {type(error).__name__}: {brief(error)}")
     finally:
         if began:
             ray.shutdown()

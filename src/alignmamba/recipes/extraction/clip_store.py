@@ -4,7 +4,6 @@ A file is named by the checksum of all that decides it: the media file, the tran
 segment, the text of the table and the recipe.
 """
 
-import hashlib
 import json
 import os
 from dataclasses import dataclass
@@ -71,7 +70,7 @@ def clip_key(clip: MediaClip, recipe_digest: str) -> str:
         "text": clip.text,
         "beside": None if beside is None else [beside.suffix, _of_file(beside)],
     }
-    return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()
+    return checksum(json.dumps(decides, sort_keys=True).encode())
 
 
 def _of_file(path: Path) -> str:

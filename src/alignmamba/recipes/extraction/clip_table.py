@@ -11,6 +11,7 @@ from typing import Any, Final, Literal
 from alignmamba.contracts import ROLES, Role, Task
 from alignmamba.errors import ConfigError, DataError, shown
 from alignmamba.formats.folds import split_roles
+from alignmamba.formats.tables.array_description import is_file
 from alignmamba.formats.tables.foreign_tables import (
     as_number,
     column_names,
@@ -214,14 +215,13 @@ def _paths(
 def _text(table: Path, name: str, cell: Any, row: int) -> str:
     if is_absent(cell):
         raise DataError(f"{table}: row {row + 1}: {name}: found an empty cell, expected a name")
-    number = as_number(cell) if not isinstance(cell, str) else None
-    return str(int(number)) if number is not None and number.is_integer() else str(cell).strip()
+    return _name_in(cell)
 
 
 def _inside(folder: Path, table: Path, name: str, row: int) -> Path:
     """A file by its path below the folder, or below that of the table."""
     places = [base / name for base in dict.fromkeys((folder, table.parent))]
-    found = next((place for place in places if _exists(place)), None)
+    found = next((place for place in places if is_file(place)), None)
     if found is None:
         raise DataError(f"{table}: row {row + 1}: file: {name!r}: found no such file in {folder}")
     if not any(found.resolve().is_relative_to(base.resolve()) for base in (folder, table.parent)):
@@ -237,18 +237,11 @@ def _of_pair(folder: Path, table: Path, video: str, clip: str, row: int) -> Path
     for base in _FOLDERS:
         for ending in sorted(MEDIA_ENDINGS):
             for name in (f"{video}/{clip}{ending}", f"{video}_{clip}{ending}"):
-                if _exists(folder / base / name):
+                if is_file(folder / base / name):
                     return folder / base / name
     raise DataError(
         f"{table}: row {row + 1}: found no media file {video}/{clip} in {folder} or {folder / _FOLDERS[-1]}"
     )
-
-
-def _exists(path: Path) -> bool:
-    try:
-        return path.is_file()
-    except (OSError, ValueError):  # no name that a file could have
-        return False
 
 
 def _seconds(table: Path, cells: Sequence[Any], name: str) -> list[float | None]:
@@ -331,7 +324,7 @@ def _regression(table: Path, cells: Sequence[Any], choice: LabelChoice) -> tuple
 
 
 def _classification(table: Path, cells: Sequence[Any], choice: LabelChoice) -> tuple[Task, list[Any]]:
-    called = [None if is_absent(cell) else _class_name(cell) for cell in cells]
+    called = [None if is_absent(cell) else _name_in(cell) for cell in cells]
     classes = choice.classes or tuple(sorted({name for name in called if name is not None}))
     if len(classes) < 2:
         raise DataError(f"{table}: {choice.name}: found one class, {classes[0]!r}, expected at least two")
@@ -344,7 +337,8 @@ def _classification(table: Path, cells: Sequence[Any], choice: LabelChoice) -> t
     return Task(kind="classification", classes=classes), called
 
 
-def _class_name(cell: Any) -> str:
+def _name_in(cell: Any) -> str:
+    """Name in a cell, which Parquet may hold as a number."""
     number = as_number(cell) if not isinstance(cell, str) else None
     return str(int(number)) if number is not None and number.is_integer() else str(cell).strip()
 

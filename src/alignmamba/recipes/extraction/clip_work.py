@@ -1,7 +1,6 @@
 """The work on one clip, the same in a pool of this machine, on SLURM and on Ray."""
 
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -68,11 +67,6 @@ def read_clip(order: ClipOrder, row: int, clip: MediaClip) -> ClipOutcome:
         present=tuple(content.tracks),
         notes=(*content.notes, *own),
     )
-
-
-def read_clips(order: ClipOrder, clips: Sequence[tuple[int, MediaClip]]) -> list[ClipOutcome]:
-    """Read several clips, one after the other."""
-    return [read_clip(order, row, clip) for row, clip in clips]
 
 
 @lru_cache(maxsize=1)

@@ -137,6 +137,17 @@ def test_a_clip_without_pictures_is_predicted_without_them(cli: Cli, trained: Pa
     assert "video is not in" in err
 
 
+def test_another_version_of_a_reader_is_used_and_reported(
+    cli: Cli, clips: Path, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from alignmamba.media.log_mel import LogMel
+
+    monkeypatch.setattr(LogMel, "version", "av 1.0")
+    code, _, err = cli("predict", trained, clips / "c6.mp4", "--out", tmp_path / "p.csv")
+    assert code == 0
+    assert "note: audio: logmel is av 1.0 here and was av " in err
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [

@@ -9,7 +9,7 @@ from tyro.conf import Positional, arg
 
 from alignmamba.cli.extract import EngineVerb, clip_progress
 from alignmamba.cli.modality_mapping import ApplyingVerb
-from alignmamba.cli.verb import write
+from alignmamba.cli.verb import say, write
 from alignmamba.errors import ConfigError
 
 
@@ -75,7 +75,9 @@ class Predict(ApplyingVerb, EngineVerb):
                 ignore=matching["ignore"],
                 progress=progress,
             )
-        self.tell(report["modalities"], "of these files")
+        for note in report["notes"]:
+            say(f"note: {note}")
+        self.tell(report["modalities"], report["corpus"]["name"])
         if self.json:
             self.emit(report)
         else:

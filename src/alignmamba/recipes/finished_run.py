@@ -284,7 +284,7 @@ def _missing_facts(scores: MissingScores) -> dict[str, Any]:
 
 
 def predict(
-    run: str | Path,
+    run: str | Path | OpenedRun,
     data: str | Path | Corpus,
     out: str | Path,
     *,
@@ -296,7 +296,7 @@ def predict(
     """Predict every sample of a corpus, labelled or not, with a finished run, and write a table.
 
     Args:
-        run: Directory of the run.
+        run: The run, or its directory.
         data: Directory of the corpus, ``synthetic``, a file of a format that `alignmamba convert` reads, or a
             corpus.
         out: File that ends in ``.csv`` or ``.parquet``; an existing one is replaced.

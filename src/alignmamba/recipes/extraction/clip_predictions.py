@@ -1,8 +1,7 @@
 """Predictions of media files by a run: its own recipe is repeated, and nothing of the files is kept."""
 
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ from alignmamba.errors import ConfigError
 from alignmamba.media.recipe import Recipe, repeated
 from alignmamba.recipes.extraction.clip_engines import ClipEngine
 from alignmamba.recipes.extraction.clip_table import files_alone
-from alignmamba.recipes.extraction.extraction import ClipProgress, ClipsFailedError, Extraction, extract
+from alignmamba.recipes.extraction.extraction import ClipProgress, ClipsFailedError, extract
 from alignmamba.recipes.finished_run import OpenedRun, predict
 from alignmamba.recipes.run_directory import check_table
 
@@ -29,35 +28,6 @@ def recipe_of(run: OpenedRun) -> Recipe:
             " features cannot be made of media files"
         )
     return Recipe.read(stored, f"run {run.stored.path}")
-
-
-@contextmanager
-def extracted_alone(
-    run: OpenedRun,
-    files: Sequence[Path],
-    *,
-    models: Path | None = None,
-    engine: ClipEngine | None = None,
-    max_failed: int = 0,
-    progress: ClipProgress | None = None,
-) -> Iterator[Extraction]:
-    """Unlabelled clips as a corpus that is gone afterwards; arguments and errors are those of `extract`."""
-    reader = repeated(recipe_of(run), models=models)  # refuses other weights before any file is opened
-    table = replace(files_alone(files), task=run.model.config.task)
-    with tempfile.TemporaryDirectory(prefix="alignmamba-") as folder:
-        try:
-            extraction = extract(
-                table,
-                reader.recipe,
-                Path(folder) / "clips",
-                models=models,
-                engine=engine,
-                max_failed=max_failed,
-                progress=progress,
-            )
-        except ClipsFailedError as error:
-            raise error.unlisted() from None
-        yield extraction
 
 
 def predict_clips(
@@ -86,16 +56,30 @@ def predict_clips(
         progress: Observer.
 
     Returns:
-        What `predict` returns, with ``failed``, the number of files without a prediction.
+        What `predict` returns, with ``failed``, the number of files without a prediction, and ``notes`` on
+        readers of another version than in training.
 
     Raises:
         AlignMambaError: If the run, a file, weights or the table cannot be used.
     """
     check_table(Path(out))  # now, not after an hour of reading
     opened = OpenedRun.open(run)
-    with extracted_alone(
-        opened, files, models=models, engine=engine, max_failed=max_failed, progress=progress
-    ) as extraction:
+    reader = repeated(recipe_of(opened), models=models)  # refuses other weights before any file is opened
+    table = replace(files_alone(files), task=opened.model.config.task)
+    with tempfile.TemporaryDirectory(prefix="alignmamba-") as folder:
+        try:
+            extraction = extract(
+                table,
+                reader.recipe,
+                Path(folder) / "clips",
+                models=models,
+                engine=engine,
+                max_failed=max_failed,
+                name="media files",
+                progress=progress,
+            )
+        except ClipsFailedError as error:
+            raise error.unlisted() from None
         assert extraction.corpus is not None
-        report = predict(run, extraction.corpus, out, rename=rename, ignore=ignore)
-    return {**report, "failed": extraction.failed}
+        report = predict(opened, extraction.corpus, out, rename=rename, ignore=ignore)
+    return {**report, "failed": extraction.failed, "notes": list(reader.notes)}

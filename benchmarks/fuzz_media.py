@@ -65,7 +65,7 @@ class Trap:
         return self.folder / "there.ts"
 
     def sprung(self) -> list[str]:
-        """What was touched since the last call."""
+        """Traps that were touched since the last call."""
         found = []
         with suppress(BlockingIOError):
             self.server.accept()[0].close()

@@ -52,7 +52,13 @@ def test_each_clip_is_aligned_as_if_it_were_the_first(aligner: SpeechAligner) ->
 
 @pytest.mark.parametrize(
     "words",
-    [["—"], ["日本"], ["hello", "world"], ["more", "words", "than", "can", "be", "said"] * 9, ["a" * 5000]],
+    [
+        ["—"],
+        ["日本"],
+        ["hello", "world"],
+        ["more", "words", "than", "can", "be", "said"] * 9,
+        ["a" * 5000],
+    ],
 )
 def test_other_words_are_not_found(aligner: SpeechAligner, words: list[str]) -> None:
     assert aligner.fit(utterance(), words) is None

@@ -1,4 +1,4 @@
-"""What passes over all pairs of two long sequences hold in memory."""
+"""Memory that passes over all pairs of two long sequences hold."""
 
 from collections.abc import Callable
 from importlib import import_module

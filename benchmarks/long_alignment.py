@@ -13,15 +13,13 @@ import math
 import multiprocessing
 import time
 from collections.abc import Callable
-from itertools import accumulate
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
-from torch.profiler import ProfilerActivity, profile
 
 from alignmamba import ops
-from alignmamba.evaluation.computing_cost import peak_bytes
+from alignmamba.evaluation.computing_cost import alive_bytes, peak_bytes
 
 LENGTHS = (1600, 3200, 6400, 12800)
 CHANNELS = 32
@@ -80,12 +78,7 @@ def resident(name: str, length: int, channels: int) -> tuple[float, float]:
 
 def alive(name: str, length: int, channels: int) -> float:
     """Megabytes of all tensors that one call holds at once, above its arguments."""
-    call = ready(name, length, channels)
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
-        call()
-    events = [each for each in profiler.profiler.kineto_results.events() if each.name() == "[memory]"]
-    events.sort(key=lambda each: each.start_ns())
-    return max(accumulate((each.nbytes() for each in events), initial=0)) / 2**20
+    return alive_bytes(ready(name, length, channels)) / 2**20
 
 
 def ready(name: str, length: int, channels: int) -> Callable[[], object]:

@@ -1,13 +1,11 @@
 """Instruments that show what an operator holds in memory, and what it leaves unwritten there."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from itertools import accumulate
 from typing import Any
 
 import torch
 from torch import Tensor, is_tensor
-from torch.profiler import ProfilerActivity, profile
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -53,15 +51,6 @@ class LargePlaces(TorchDispatchMode):
             if is_tensor(each) and each.numel() >= self.least:
                 self.number += each.untyped_storage().data_ptr() not in given
         return result
-
-
-def most_alive(call: Callable[[], Any]) -> int:
-    """Bytes of all tensors that a call holds at once, above its arguments."""
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
-        call()
-    events = [each for each in profiler.profiler.kineto_results.events() if each.name() == "[memory]"]
-    events.sort(key=lambda each: each.start_ns())
-    return max(accumulate((each.nbytes() for each in events), initial=0))
 
 
 class KeptBytes:

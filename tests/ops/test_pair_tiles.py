@@ -6,9 +6,10 @@ from importlib import import_module
 import pytest
 from torch import Tensor
 
+from alignmamba.evaluation.computing_cost import alive_bytes
 from alignmamba.ops import order_contrast, soft_transport, time_contrast, transport_distance
 from drawn import draw, prefix_mask
-from instruments import LargePlaces, most_alive
+from instruments import LargePlaces
 
 ENTRIES = 2048
 Sides = tuple[Tensor, Tensor, Tensor, Tensor]
@@ -47,5 +48,5 @@ def test_places_of_tiles_are_taken_once(operator: str) -> None:
 
 @pytest.mark.parametrize("operator", OPERATORS)
 def test_tensors_alive_grow_no_faster_than_the_lengths(operator: str) -> None:
-    short, long = (most_alive(learnt(operator, time)) for time in (256, 512))
+    short, long = (alive_bytes(learnt(operator, time)) for time in (256, 512))
     assert long <= 2.1 * short

@@ -14,10 +14,12 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 from alignmamba.errors import ConfigError
@@ -139,6 +141,17 @@ def peak_bytes(call: Call, device: str = "cpu") -> int:
     before = _resident("VmRSS")
     call()
     return max(0, _resident("VmHWM") - before)
+
+
+def alive_bytes(call: Call) -> int:
+    """The most bytes of tensors that a computation holds at a time on a CPU, above those that it is given: no
+    gaps of the allocator are among them.
+    """
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+        call()
+    events = [each for each in profiler.profiler.kineto_results.events() if each.name() == "[memory]"]
+    events.sort(key=lambda each: each.start_ns())
+    return int(max(accumulate((each.nbytes() for each in events), initial=0)))
 
 
 def _resident(field: str) -> int:

@@ -138,15 +138,15 @@ class Extract(EngineVerb):
         from alignmamba.extras import require
 
         require("extract", "media", "av")
-        reader = self._reader()
         if self.show:
-            return self._show_clip(reader)
+            return self._show_clip()
         if self.out is None:
             raise ConfigError("out: expected --out DIR, the corpus directory to write, or --show")
         from alignmamba.recipes.experiments.grid_run import shard_from
         from alignmamba.recipes.extraction.extraction import extract
 
         table = self._table()
+        reader = self._reader()  # last, for models may be large
         for note in table.notes:
             say(f"note: {note}")
         for slot, part in reader.recipe.parts().items():
@@ -212,14 +212,15 @@ class Extract(EngineVerb):
         choice = LabelChoice(name=self.label, kind=self.task, classes=self.classes, range=self.range)
         return labelled_clips(folder, table, choice)
 
-    def _show_clip(self, reader: "ClipReader") -> int:
+    def _show_clip(self) -> int:
         from alignmamba.media.clip import MediaClip
         from alignmamba.media.decoding import facts
 
         if len(self.clips) != 1 or self.clips[0].is_dir():
             raise ConfigError(f"show: expected one media file, found {len(self.clips)} paths")
-        clip = MediaClip(path=self.clips[0])
+        clip, reader = MediaClip(path=self.clips[0]), self._reader()
         about, content = facts(clip), reader.read(clip)
+        head = ("modality", "length", "per second", "width", "note")
         rows = []
         for name in (spec.name for spec in reader.recipe.modalities):
             track = content.tracks.get(name)
@@ -231,7 +232,6 @@ class Extract(EngineVerb):
             width = 1 if track.values.ndim == 1 else track.values.shape[1]
             rows.append((name, str(len(track.values)), rate, str(width), "; ".join(track.notes)))
         if self.json:
-            head = ("modality", "length", "per second", "width", "note")
             found = [dict(zip(head, row, strict=True)) for row in rows]
             self.emit(
                 {
@@ -244,7 +244,7 @@ class Extract(EngineVerb):
             return 0
         screen = console()
         screen.print(facts_table(clip.path.name, _shown_facts(about)))
-        screen.print(rows_table("modalities", ("modality", "length", "per second", "width", "note"), rows))
+        screen.print(rows_table("modalities", head, rows))
         if content.text:
             screen.print(f"said: {content.text}", soft_wrap=True)
         for note in content.notes:

@@ -1,7 +1,7 @@
 """Turn ``grid_s1.npz`` (GRID: speaker s1 says 1000 sentences of six words) into a corpus that asks for one of
 the words.
 
-Usage: ``python examples/grid.py grid_s1.npz DESTINATION --target colour|digit [--words]``
+Usage: ``python examples/grid.py grid_s1.npz DESTINATION --target colour|digit [--words] [--encoder FOLDER]``
 
 Two modalities on one clock, with true times in seconds and, for display and for judging alignment alone, the
 word spoken at each:
@@ -10,6 +10,8 @@ word spoken at each:
 - ``video`` (25 Hz, 360): the lip region at half resolution, brightness and its change.
 
 ``--words`` adds what is said, ``text`` (6 tokens of 51): a number for each word, at the middle of its time.
+``--encoder`` reads it by a text encoder of the BERT family instead, which stays as it is: a vector for each
+word. Its folder holds ``config.json``, ``model.safetensors`` and ``tokenizer.json``.
 
 The speaker is one and there is no official split: the sentences are shuffled with seed 0 into 700, 100 and
 200.
@@ -23,7 +25,9 @@ from typing import Literal
 
 import numpy as np
 
-from alignmamba import Corpus, SplitArrays, Task, write_corpus
+from alignmamba import AlignMambaError, Corpus, SplitArrays, Task, write_corpus
+from alignmamba.media.readers import TEXT
+from alignmamba.media.tracks import Word, Words
 
 AUDIO_HZ, VIDEO_HZ = 100.0, 25.0
 SIZES = {"train": 700, "valid": 100, "test": 200}
@@ -53,6 +57,7 @@ def convert(
     *,
     target: Literal["colour", "digit"],
     texts: bool = False,
+    encoder: Path | None = None,
     overwrite: bool = False,
 ) -> Corpus:
     """Read the archive and write the corpus."""
@@ -64,6 +69,15 @@ def convert(
     words = WORDS[target]
     said = [sentence(*each) for each in zip(spoken, spans, strict=True)]
     known = {word: number for number, word in enumerate(sorted({word for line in said for word, _ in line}))}
+    texts = texts or encoder is not None
+    if encoder is None:
+        vectors = [np.array([known[word] for word, _ in line]) for line in said]
+    else:
+        reader = TEXT["hf"].make(encoder, None)
+        vectors = [
+            reader.read(Words(words=tuple(Word(word, at, at) for word, at in line), timing="given")).values
+            for line in said
+        ]
 
     def split(rows: np.ndarray) -> SplitArrays:
         seconds = {
@@ -79,7 +93,7 @@ def convert(
             name: [words_at(each, spoken[row], spans[row]) for row in rows] for name, each in seconds.items()
         }
         if texts:
-            features["text"] = [np.array([known[word] for word, _ in said[row]]) for row in rows]
+            features["text"] = [vectors[row] for row in rows]
             times["text"] = [np.array([middle for _, middle in said[row]]) for row in rows]
             tokens["text"] = [[word for word, _ in said[row]] for row in rows]
         return SplitArrays(
@@ -99,7 +113,7 @@ def convert(
             "audio": "log-mel energy at 100 Hz",
             "video": "lip region 10 x 18, brightness and its change a frame, at 25 Hz",
         },
-        vocabulary_sizes={"text": len(known)} if texts else {},
+        vocabulary_sizes={"text": len(known)} if texts and encoder is None else {},
         source="GRID (Cooke, Barker, Cunningham, Shao, JASA 2006), speaker s1",
         overwrite=overwrite,
     )
@@ -137,11 +151,22 @@ if __name__ == "__main__":
     parser.add_argument("destination", type=Path, help="directory of the corpus to make")
     parser.add_argument("--target", choices=sorted(PLACE), required=True, help="the word to predict")
     parser.add_argument("--words", action="store_true", help="add what is said, as a modality of its own")
+    parser.add_argument(
+        "--encoder", type=Path, metavar="FOLDER", help="text encoder that reads the words, of the BERT family"
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace the corpus that is there")
     given = parser.parse_args()
-    corpus = convert(
-        given.source, given.destination, target=given.target, texts=given.words, overwrite=given.overwrite
-    )
+    try:
+        corpus = convert(
+            given.source,
+            given.destination,
+            target=given.target,
+            texts=given.words,
+            encoder=given.encoder,
+            overwrite=given.overwrite,
+        )
+    except (AlignMambaError, OSError) as error:
+        parser.error(str(error))
     print(
         f"wrote {given.destination}:"
         f" {', '.join(f'{role} {len(part)}' for role, part in corpus.splits.items())}"

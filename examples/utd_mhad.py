@@ -21,7 +21,7 @@ from pathlib import Path
 
 import numpy as np
 
-from alignmamba import Corpus, SplitArrays, Task, write_corpus
+from alignmamba import AlignMambaError, Corpus, SplitArrays, Task, write_corpus
 
 SHOULDER_CENTRE, HIP_CENTRE = 1, 3
 FRAMES_PER_SECOND = {"skeleton": 30.0, "inertial": 50.0, "depth": 30.0}
@@ -116,7 +116,10 @@ if __name__ == "__main__":
     parser.add_argument("destination", type=Path, help="directory of the corpus to make")
     parser.add_argument("--overwrite", action="store_true", help="replace the corpus that is there")
     given = parser.parse_args()
-    corpus = convert(given.source, given.destination, overwrite=given.overwrite)
+    try:
+        corpus = convert(given.source, given.destination, overwrite=given.overwrite)
+    except (AlignMambaError, OSError) as error:
+        parser.error(str(error))
     print(
         f"wrote {given.destination}:"
         f" {', '.join(f'{role} {len(part)}' for role, part in corpus.splits.items())}"

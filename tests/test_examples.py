@@ -3,6 +3,8 @@
 import importlib.util
 import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -14,8 +16,12 @@ import pytest
 from alignmamba import Corpus
 from alignmamba.data.inspection import inspect_corpus
 from alignmamba.formats.conversion import convert
+from alignmamba.media.language_text import LanguageText
+from alignmamba.media.tracks import Word, Words
 from alignmamba.recipes.configuration import read_config
 from alignmamba.recipes.training_run import plan
+from tiny_bert import save_tiny_bert
+from tiny_tokenizer import save_tiny_tokenizer
 
 ROOT = Path(__file__).resolve().parent.parent
 DATA = Path(os.environ.get("ALIGNMAMBA_DATA", ROOT.parent / "shared" / "data"))
@@ -125,6 +131,37 @@ def test_grid_words_stand_where_they_are_said(tmp_path: Path) -> None:
     for name in ("grid-words", "grid-aligned"):
         overrides = {"data": str(tmp_path / "corpus"), "modalities": ["text", "audio", "video"]}
         assert plan(read_config(ROOT / "examples" / f"{name}.yaml", overrides=overrides)).num_parameters > 0
+
+
+@pytest.mark.parametrize(("name", "file"), [("mosi", "mosi_text_audio.npz"), ("grid", "grid_s1.npz")])
+def test_words_are_read_by_a_frozen_encoder(name: str, file: str, tmp_path: Path) -> None:
+    folder = save_tiny_tokenizer(save_tiny_bert(tmp_path / "tiny"))
+    choice = {"target": "digit"} if name == "grid" else {}
+    corpus = example(name).convert(archive(file), tmp_path / "corpus", encoder=folder, **choice)
+    assert inspect_corpus(tmp_path / "corpus").problems == ()
+    reader = LanguageText(folder)
+    sample = corpus.splits["test"][0]
+    said = tuple(Word(word, 0.0, 0.0) for word in sample.tokens["text"])
+    np.testing.assert_allclose(
+        sample.features["text"], reader.read(Words(words=said, timing="spread")).values, atol=1e-6
+    )
+
+
+@pytest.mark.parametrize("name", ["mosi", "grid", "utd_mhad"])
+def test_a_missing_archive_is_one_line(name: str, tmp_path: Path) -> None:
+    more = ["--target", "digit"] if name == "grid" else []
+    command = [
+        sys.executable,
+        str(ROOT / "examples" / f"{name}.py"),
+        str(tmp_path / "none.npz"),
+        "out",
+        *more,
+    ]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "none.npz" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "out").exists()
 
 
 def test_mosi_is_described_without_python(tmp_path: Path) -> None:

@@ -7,8 +7,8 @@ and evaluation know models only by that; data hands out `Split` objects whose ro
 from typing import TYPE_CHECKING
 
 from alignmamba.contracts.configs import Config, configurations, dotted_keys
-from alignmamba.contracts.corpora import Corpus, Predictions, Sample, Split
-from alignmamba.contracts.tasks import MOST_CLASSES, MOST_IDS, ROLES, ModalitySpec, Name, Role, Task
+from alignmamba.contracts.corpora import Corpus, FurtherPredictions, Predictions, Sample, Split
+from alignmamba.contracts.tasks import MOST_CLASSES, MOST_IDS, ROLES, ModalitySpec, Name, Role, Target, Task
 
 if TYPE_CHECKING:
     from alignmamba.contracts.batch import Batch, Sequences, labelled
@@ -29,6 +29,7 @@ __all__ = [
     "Config",
     "Corpus",
     "FollowsTraining",
+    "FurtherPredictions",
     "ModalitySpec",
     "Name",
     "Output",
@@ -40,6 +41,7 @@ __all__ = [
     "Sequences",
     "Split",
     "Standardisation",
+    "Target",
     "TargetScale",
     "Task",
     "configurations",

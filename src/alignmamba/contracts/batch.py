@@ -106,6 +106,10 @@ class Batch:
     targets: Tensor | None = None
     """(batch,) float for regression, float64 as a loader makes them; int64 class indices for classification;
     ``None`` where unknown."""
+    further: Mapping[str, Tensor] = field(default_factory=dict)
+    """Further targets by name: (batch,) float64 of a regression, NaN where a sample has none; (batch,) int64
+    of a classification or an ordinal, -1 where it has none; (batch, classes) float64 of a multilabel, 1 where
+    a class is there, 0 where it is not, NaN where that is unknown."""
     groups: tuple[str, ...] | None = None
     """Group of each sample, such as a conversation, whose samples stand in order; ``None`` where that is
     unknown."""
@@ -138,6 +142,11 @@ class Batch:
             )
         if self.targets is not None and self.targets.shape != (len(self.ids),):
             raise ShapeError(f"targets: expected shape ({len(self.ids)},), found {tuple(self.targets.shape)}")
+        for name, values in self.further.items():
+            if len(values) != len(self.ids):
+                raise ShapeError(
+                    f"further target {name!r}: expected {len(self.ids)} samples, found {len(values)}"
+                )
         if self.groups is not None and len(self.groups) != len(self.ids):
             raise ShapeError(
                 f"groups: expected one for each of {len(self.ids)} samples, found {len(self.groups)}"
@@ -249,7 +258,8 @@ class Batch:
             return tensor.to(device, non_blocking=non_blocking)
 
         targets = None if self.targets is None else moved(self.targets)
-        return self._changed(lambda s: s.mapped(moved), targets=targets)
+        further = {name: moved(values) for name, values in self.further.items()}
+        return self._changed(lambda s: s.mapped(moved), targets=targets, further=further)
 
     def in_precision(self, dtype: torch.dtype) -> Self:
         """The batch with features of that floating type; token ids, times and targets keep theirs."""
@@ -274,6 +284,7 @@ class Batch:
             rows_of,
             ids=tuple(self.ids[row] for row in rows),
             targets=None if self.targets is None else picked(self.targets),
+            further={name: picked(values) for name, values in self.further.items()},
             groups=None if self.groups is None else tuple(self.groups[row] for row in rows),
         )
 
@@ -313,6 +324,7 @@ class Batch:
         targets = [batch.targets for batch in batches if batch.targets is not None]
         if targets and len(targets) != len(batches):
             raise ShapeError("cannot concatenate batches with targets and batches without")
+        further = set.intersection(*(set(batch.further) for batch in batches))
         groups = [batch.groups for batch in batches if batch.groups is not None]
         names = [name for name in names if any(name in batch.withheld for batch in batches)]
         withheld = {
@@ -323,6 +335,7 @@ class Batch:
             modalities=modalities,
             ids=tuple(identity for batch in batches for identity in batch.ids),
             targets=torch.cat(targets) if targets else None,
+            further={name: torch.cat([batch.further[name] for batch in batches]) for name in sorted(further)},
             groups=tuple(group for part in groups for group in part) if len(groups) == len(batches) else None,
             withheld=withheld,
         )

@@ -25,7 +25,7 @@ class Sample:
     group: str | None = None
     """Group of the sample, such as a conversation or a video."""
     labels: Mapping[str, float | int | str] = field(default_factory=dict)
-    """Labels besides the target, by name, for analysis and export; nothing is trained on them."""
+    """Labels besides the target, by name, for analysis, for export, and for further targets of a task."""
 
 
 @runtime_checkable
@@ -102,9 +102,22 @@ class Predictions:
     prediction: np.ndarray
     """(samples,) values for regression, (samples, classes) probabilities for classification."""
     targets: np.ndarray | None = None
+    further: Mapping[str, "FurtherPredictions"] = field(default_factory=dict)
+    """Predictions of the further targets of the task, by name."""
     losses: Mapping[str, float] = field(default_factory=dict)
     """Mean of each loss term over the samples, ``task`` and ``total`` among them, where targets are known."""
 
     def __repr__(self) -> str:
         known = "no targets" if self.targets is None else "with targets"
         return f"Predictions({len(self.ids)} samples, prediction {self.prediction.shape}, {known})"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FurtherPredictions:
+    """Predictions of one further target for a split, in the order of the split's ids."""
+
+    prediction: np.ndarray
+    """(samples,) values for regression, else (samples, classes) probabilities; NaN in a sample without the
+    modality that the target belongs to."""
+    targets: np.ndarray
+    """(samples,) or, of a multilabel, (samples, classes), as in `Batch.further`."""

@@ -31,6 +31,9 @@ class Output:
 
     prediction: Tensor
     """(batch,) value in units of the label for regression, (batch, classes) logits for classification."""
+    further: Mapping[str, Tensor] = field(default_factory=dict)
+    """Predictions of further targets by name: (batch,) in units of the label for regression, (batch, classes)
+    logits otherwise. Those of a modality are of no account in a sample without it."""
     losses: Mapping[str, Tensor] = field(default_factory=dict)
     """The model's own loss terms by name, each (batch,), already weighted; the trainer adds ``task`` and
     averages over samples."""
@@ -82,6 +85,8 @@ class Standardisation:
     """Modality of features to mean and standard deviation of each channel, float32 of shape (width,)."""
     targets: TargetScale = TargetScale()
     """Scale of the targets of a regression task; 0 and 1 for a classification."""
+    further: Mapping[str, TargetScale] = field(default_factory=dict)
+    """Scale of each further target that is a regression, by its name."""
 
 
 class ScalesTargets(ABC):
@@ -100,6 +105,11 @@ class ScalesTargets(ABC):
     @abstractmethod
     def scale_targets(self, scale: TargetScale) -> None:
         """Set the scale; from now on a head's output z is predicted as ``mean + deviation * z``."""
+
+    @property
+    def further_scales(self) -> Mapping[str, TargetScale]:
+        """Scales of further targets that are regressions, by name; none unless a model has such targets."""
+        return {}
 
 
 class FollowsTraining(ABC):

@@ -41,11 +41,11 @@ class ModalitySpec(Config):
         return self.dim if self.kind == "features" else 1
 
 
-class Task(Config):
-    """Target of a sample."""
+class _Target(Config):
+    """Fields that describe the values of a target, and what must hold for them."""
 
-    kind: Literal["regression", "classification"]
-    """``regression``: one real number; ``classification``: one of ``classes``."""
+    kind: str
+    """Kind of the values; those that there are stand in the classes below."""
     classes: Annotated[tuple[str, ...], Field(max_length=MOST_CLASSES)] = ()
     """Class names; a target is an index into them. Empty for regression."""
     label_range: tuple[float, float] | None = None
@@ -55,12 +55,15 @@ class Task(Config):
     as well. ``None``: it is one where the range is exactly [-3, 3]."""
 
     @model_validator(mode="after")
-    def _consistent(self) -> Self:
-        if self.kind == "classification" and len(self.classes) < 2:
-            raise ValueError(f"classes: a classification task needs at least 2, found {len(self.classes)}")
+    def _sound(self) -> Self:
+        kind = self.kind
+        if kind in ("classification", "ordinal") and len(self.classes) < 2:
+            raise ValueError(f"classes: {_A[kind]} task needs at least 2, found {len(self.classes)}")
+        if kind == "multilabel" and not self.classes:
+            raise ValueError("classes: a multilabel task needs at least 1, found 0")
         if len(set(self.classes)) != len(self.classes):
             raise ValueError("classes: names must be distinct")
-        if self.kind == "regression" and self.classes:
+        if kind == "regression" and self.classes:
             raise ValueError("classes: expected none for a regression task")
         if self.label_range is not None and not all(map(math.isfinite, self.label_range)):
             raise ValueError(
@@ -72,7 +75,7 @@ class Task(Config):
                 f"label_range: lower end {self.label_range[0]} is not below upper end {self.label_range[1]}"
             )
         if self.sentiment and (
-            self.kind != "regression"
+            kind != "regression"
             or self.label_range is None
             or not self.label_range[0] < 0 < self.label_range[1]
         ):
@@ -90,5 +93,48 @@ class Task(Config):
 
     @property
     def num_outputs(self) -> int:
-        """Width of the prediction head: 1 for regression, the number of classes otherwise."""
-        return 1 if self.kind == "regression" else len(self.classes)
+        """Width of the prediction: 1 for regression, the number of classes otherwise."""
+        return len(self.classes) or 1
+
+
+_A = {"classification": "a classification", "ordinal": "an ordinal"}
+
+
+class Target(_Target):
+    """One more target of a sample, beside the one that a `Task` is about; a sample may lack it."""
+
+    name: Name
+    """Name in scores and tables."""
+    kind: Literal["regression", "classification", "multilabel", "ordinal"]
+    """``regression``: one real number; ``classification``: one of ``classes``; ``ordinal``: one of
+    ``classes``, which stand in order; ``multilabel``: any of ``classes``."""
+    labels: Annotated[tuple[str, ...], Field(min_length=1)]
+    """Labels of a sample that hold it: one, or of a multilabel one for each class, which is there where the
+    label is above 0."""
+    weight: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1.0
+    """Weight of its loss beside the loss of the task."""
+    modality: Name | None = None
+    """Modality that it belongs to, from which alone it is predicted; ``None``: the whole sample."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        expected = len(self.classes) if self.kind == "multilabel" else 1
+        if len(self.labels) != expected:
+            raise ValueError(f"labels: expected {expected}, found {len(self.labels)}")
+        return self
+
+
+class Task(_Target):
+    """What is predicted of a sample: one target, and perhaps further ones that a sample may lack."""
+
+    kind: Literal["regression", "classification"]
+    """``regression``: one real number; ``classification``: one of ``classes``."""
+    further: Annotated[tuple[Target, ...], Field(exclude_if=lambda further: not further)] = ()
+    """Targets that are predicted besides."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        names = [target.name for target in self.further]
+        if len(set(names)) != len(names):
+            raise ValueError("further: names must be distinct")
+        return self

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from alignmamba.contracts import Batch, Config, ModalitySpec, Role, Sample, Sequences, Split, Task
+from alignmamba.data.further_targets import further_targets
 from alignmamba.data.missing_protocols import MissingConfig, WithheldSplit, withheld
 from alignmamba.data.randomness import generator
 from alignmamba.errors import AlignMambaError, ConfigError, DataError, TrainingError
@@ -394,6 +395,7 @@ def collate(samples: Sequence[Sample], modalities: Sequence[ModalitySpec], task:
         modalities={spec.name: _pad(samples, spec) for spec in modalities},
         ids=tuple(sample.id for sample in samples),
         targets=targets,
+        further=further_targets(samples, task),
         groups=_groups(samples),
     )
 

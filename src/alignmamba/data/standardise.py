@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from alignmamba.contracts import ModalitySpec, Split, Standardisation, TargetScale, Task
+from alignmamba.data.further_targets import further_scales
 from alignmamba.errors import DataError
 
 # A channel whose standard deviation is below this share of its mean is constant up to the rounding of
@@ -62,7 +63,9 @@ def fit_standardisation(train: Split, modalities: Sequence[ModalitySpec], task: 
     features = {
         name: (_tensor(running.mean), _tensor(running.deviation())) for name, running in moments.items()
     }
-    return Standardisation(features=features, targets=TargetScale.of(targets))
+    return Standardisation(
+        features=features, targets=TargetScale.of(targets), further=further_scales(train, task)
+    )
 
 
 def finite_means(train: Split, modalities: Sequence[ModalitySpec]) -> dict[str, np.ndarray]:

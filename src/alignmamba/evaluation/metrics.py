@@ -13,7 +13,7 @@ from typing import Any, Final, Literal, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from alignmamba.contracts import Predictions, Task
+from alignmamba.contracts import FurtherPredictions, Predictions, Target, Task
 from alignmamba.errors import ConfigError, DataError
 
 # Real values, classes or signs.
@@ -25,8 +25,8 @@ Result = TypeVar("Result", Values, float)
 class Metric:
     """One row of `METRICS`: everything that is known of a metric."""
 
-    task: Literal["regression", "classification"]
-    """Kind of the tasks that have it."""
+    task: Literal["regression", "classification", "ordinal", "multilabel"]
+    """Kind of the targets that have it; an ordinal also has those of a classification."""
     samples: Callable[[Values, Values], Values] | None = None
     """Score of each sample from targets and predictions; the metric is the mean."""
     whole: Callable[[Values, Values], float] | None = None
@@ -47,19 +47,31 @@ class Metric:
             return _mean(self.samples(truth, predicted))
         return self.whole(truth, predicted) if self.whole is not None else math.nan
 
-    def suits(self, task: Task) -> bool:
-        """Answer to whether predictions of that task are scored by it."""
-        if self.task != task.kind or self.reach is None:
-            return self.task == task.kind
+    def suits(self, task: Task | Target) -> bool:
+        """Answer to whether predictions of that task, or of a further target, are scored by it."""
+        kinds = ("classification", "ordinal") if task.kind == "ordinal" else (task.kind,)
+        if self.task not in kinds or self.reach is None:
+            return self.task in kinds
         if not task.is_sentiment or task.label_range is None:
             return False
         low, high = task.label_range
         return low <= -self.reach and high >= self.reach
 
 
-def metric_names(task: Task) -> tuple[str, ...]:
-    """The metrics that `score` returns for this task, in the order of `METRICS`."""
+def metric_names(task: Task | Target) -> tuple[str, ...]:
+    """The metrics of this task, or of a further target, in the order of `METRICS`."""
     return tuple(name for name, metric in METRICS.items() if metric.suits(task))
+
+
+def all_metric_names(task: Task) -> tuple[str, ...]:
+    """The metrics that `score` returns: of the task, and of each further target after its name and a dot."""
+    further = [f"{target.name}.{name}" for target in task.further for name in metric_names(target)]
+    return (*metric_names(task), *further)
+
+
+def metric_of(name: str) -> Metric:
+    """The metric of a name as `score` gives it."""
+    return METRICS[name.rpartition(".")[2]]
 
 
 def score(task: Task, predictions: Predictions) -> dict[str, float]:
@@ -70,14 +82,37 @@ def score(task: Task, predictions: Predictions) -> dict[str, float]:
         predictions: Values and targets of a split, (samples,) or (samples, classes).
 
     Returns:
-        Metric name to value. A metric that the data leaves undefined is NaN: ``corr`` where either side is
-        constant, the ``non0`` pair where every target is zero.
+        Metric name to value; those of a further target stand after its name and a dot, and are of the samples
+        that have the target. A metric that the data leaves undefined is NaN: ``corr`` where either side is
+        constant, the ``non0`` pair where every target is zero, all of a target that no sample has.
 
     Raises:
         DataError: If there is no sample, no target, or a value that is not finite or not of the task's shape.
     """
     truth, predicted = _checked(task, predictions)
-    return {name: METRICS[name](truth, predicted) for name in metric_names(task)}
+    found = {name: METRICS[name](truth, predicted) for name in metric_names(task)}
+    for target in task.further:
+        if target.name in predictions.further:
+            found |= _further_scores(target, predictions.further[target.name])
+    return found
+
+
+def _further_scores(target: Target, said: FurtherPredictions) -> dict[str, float]:
+    """Scores of a further target, over the samples that have it and of which it was predicted."""
+    predicted, truth = np.asarray(said.prediction, dtype=np.float64), np.asarray(said.targets)
+    if target.kind in ("classification", "ordinal"):
+        known = (truth >= 0) & ~np.isnan(predicted).any(axis=1)
+        truth, predicted = truth[known].astype(np.int64), predicted[known].argmax(axis=1)
+    elif target.kind == "multilabel":
+        known = ~np.isnan(truth).all(axis=1) & ~np.isnan(predicted).any(axis=1)
+        truth, predicted = truth[known], predicted[known]
+    else:
+        known = ~np.isnan(truth) & ~np.isnan(predicted)
+        truth, predicted = truth[known].astype(np.float64), predicted[known]
+    names = metric_names(target)
+    if not known.any():
+        return {f"{target.name}.{name}": math.nan for name in names}
+    return {f"{target.name}.{name}": METRICS[name](truth, predicted) for name in names}
 
 
 def nonfinite_problem(predictions: Predictions) -> str | None:
@@ -250,6 +285,67 @@ def _confusion(
     return np.bincount(truth * size + predicted, minlength=size**2).reshape(size, size).astype(np.int64)
 
 
+def _by_label(formula: Callable[[Values, Values], float]) -> Callable[[Values, Values], float]:
+    """Mean of a formula of true classes and probabilities over the labels that have both classes."""
+
+    def over_labels(truth: Values, probable: Values) -> float:
+        found = []
+        for column in range(truth.shape[1]):
+            known = ~np.isnan(truth[:, column])
+            there = truth[known, column] > 0.5
+            if 0 < there.sum() < len(there):
+                found.append(formula(there, probable[known, column]))
+        return float(np.mean(found)) if found else math.nan
+
+    return over_labels
+
+
+def _label_hits(truth: Values, probable: Values) -> Values:
+    """Share of the known labels of a sample that were called rightly, at one half."""
+    known = ~np.isnan(truth)
+    right = ((truth > 0.5) == (probable >= 0.5)) & known
+    return np.asarray(right.sum(axis=1) / known.sum(axis=1))
+
+
+def _weighted_accuracy(there: Values, probable: Values) -> float:
+    """Mean of the shares of positives and of negatives that are called rightly: the weighted accuracy of
+    CMU-MOSEI's emotions (Zadeh et al., ACL 2018, after Tong et al. 2017).
+    """
+    called = probable >= 0.5
+    return float((called[there].mean() + (~called[~there]).mean()) / 2)
+
+
+def _area_under_roc(there: Values, probable: Values) -> float:
+    """Probability that a positive is rated above a negative, ties counted half (Mann and Whitney)."""
+    order = np.argsort(probable, kind="stable")
+    _, place, count = np.unique(probable[order], return_inverse=True, return_counts=True)
+    last = np.cumsum(count)
+    ranks = np.empty(len(probable))
+    ranks[order] = ((last - count + 1 + last) / 2)[place]
+    positive, negative = int(there.sum()), int((~there).sum())
+    above = ranks[there].sum() - positive * (positive + 1) / 2
+    return float(above / (positive * negative))
+
+
+def _average_precision(there: Values, probable: Values) -> float:
+    """Precision at each threshold, weighted by what recall it adds."""
+    order = np.argsort(-probable, kind="stable")
+    hits = np.cumsum(there[order])
+    ends = np.flatnonzero(np.append(np.diff(probable[order]) != 0, True))
+    recall = hits[ends] / hits[-1]
+    return float((np.diff(recall, prepend=0.0) * hits[ends] / (ends + 1)).sum())
+
+
+def _kappa(truth: Values, predicted: Values) -> float:
+    """Agreement of ordered classes beyond chance, with quadratic weights (Cohen, 1968)."""
+    counts = _confusion(truth.astype(np.int64), predicted.astype(np.int64)).astype(np.float64)
+    place = np.arange(len(counts))
+    distance = (place[:, None] - place[None, :]) ** 2
+    chance = np.outer(counts.sum(axis=1), counts.sum(axis=0)) / counts.sum()
+    expected = float((distance * chance).sum())
+    return 1.0 - float((distance * counts).sum()) / expected if expected > 0.0 else math.nan
+
+
 def _non0(formula: Callable[[Values, Values], Result]) -> Callable[[Values, Values], Result]:
     """The formula on the signs of the samples whose target is not zero."""
 
@@ -288,6 +384,21 @@ METRICS: Final[dict[str, Metric]] = {
     "f1_macro": Metric(task="classification", whole=_f1_macro),
     "f1_weighted": Metric(task="classification", whole=_f1_weighted, table=2),
     "recall_unweighted": Metric(task="classification", whole=_recall_unweighted),
+    "mae_classes": Metric(
+        task="ordinal",
+        samples=lambda truth, predicted: np.abs(predicted - truth).astype(np.float64),
+        higher_is_better=False,
+        bounds=(0.0, math.inf),
+    ),
+    "kappa": Metric(task="ordinal", whole=_kappa, bounds=(-1.0, 1.0)),
+    "accuracy_labels": Metric(task="multilabel", samples=_label_hits),
+    "accuracy_weighted": Metric(task="multilabel", whole=_by_label(_weighted_accuracy)),
+    "f1_labels": Metric(
+        task="multilabel",
+        whole=_by_label(lambda there, probable: _f1_weighted(there, probable >= 0.5)),
+    ),
+    "auroc": Metric(task="multilabel", whole=_by_label(_area_under_roc)),
+    "average_precision": Metric(task="multilabel", whole=_by_label(_average_precision)),
 }
 """Every metric, in the order in which scores are shown."""
 

@@ -1,6 +1,6 @@
 """The contract of a network: what the rest of the house may ask of any of them, whoever wrote it."""
 
-from abc import ABC, abstractmethod
+from abc import ABC, ABCMeta, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import replace
@@ -23,6 +23,7 @@ from alignmamba.contracts import (
     Task,
 )
 from alignmamba.errors import ConfigError, DataError, ShapeError
+from alignmamba.models.further_heads import FurtherHeads
 from alignmamba.models.pretrained import Pretrained
 from alignmamba.nn.alignment import Tokens
 from alignmamba.nn.encoders import Standardise
@@ -195,12 +196,24 @@ class TargetScaling(nn.Module):
 ConfigT = TypeVar("ConfigT", bound=NetworkConfig)
 
 
-class Network(Pretrained[ConfigT], ScalesTargets, ABC):
-    """Predicts one target per sample from the raw features of any of its modalities.
+class _Completed(ABCMeta):
+    """Gives a network the heads of further targets once its own constructor, which need not know of them, is
+    done.
+    """
+
+    def __call__(cls, *args: Any, **values: Any) -> Any:
+        network = super().__call__(*args, **values)
+        network.add_further_heads()
+        return network
+
+
+class Network(Pretrained[ConfigT], ScalesTargets, ABC, metaclass=_Completed):
+    """Predicts the targets of a sample from the raw features of any of its modalities.
 
     A network states `config_class`, whose instance its constructor takes alone, `summary` and `tags`, and
     says in `_predict` how it predicts. Everything else here holds for all of them: raw features in, scales
-    stored with the weights, predictions in units of the label, saving and loading. Nothing asks a network for
+    stored with the weights, predictions in units of the label, further targets predicted from the embedding,
+    saving and loading. Nothing asks a network for
     more than stands in this class.
     """
 
@@ -217,6 +230,24 @@ class Network(Pretrained[ConfigT], ScalesTargets, ABC):
             {m.name: Standardise(m.dim) for m in config.modalities if m.kind == "features"}
         )
         self.target_scaling = TargetScaling() if config.task.kind == "regression" else None
+        self.further_heads: FurtherHeads | None = None
+        self.further_scaling = nn.ModuleDict()
+
+    def add_further_heads(self) -> None:
+        """Make the heads of the task's further targets, last of all weights."""
+        targets = self.config.task.further
+        if targets:
+            self.further_heads = FurtherHeads(self.embedding_width, targets)
+            self.further_scaling = nn.ModuleDict(
+                {target.name: TargetScaling() for target in targets if target.kind == "regression"}
+            )
+
+    @property
+    def embedding_width(self) -> int:
+        """Channels of `Output.embedding`, as many as the head reads unless a network says otherwise."""
+        head = self.get_submodule("head")
+        assert isinstance(head, nn.Linear)
+        return head.in_features
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         """A copy whose weights keep what they say of themselves, such as a learning rate of their own."""
@@ -319,7 +350,36 @@ class Network(Pretrained[ConfigT], ScalesTargets, ABC):
             example = ", ".join(f"{name!r}: ..." for name in self.config.anchors[:2])
             raise ShapeError(f"batch: expected a Batch, found {found}; make one with Batch.of({{{example}}})")
         out = self._in_label_units(self._predict(batch))
-        return replace(out, plans=(out.plans or {}) if return_plans else None)
+        further = self._further(batch, out.embedding)
+        return replace(out, further=further, plans=(out.plans or {}) if return_plans else None)
+
+    def _further(self, batch: Batch, embedding: Tensor) -> dict[str, Tensor]:
+        """Predictions of the further targets: from the embedding, or from that of a single modality."""
+        if self.further_heads is None:
+            return {}
+        targets = self.config.task.further
+        names = dict.fromkeys(target.modality for target in targets)
+        seen = {name: embedding if name is None else self._alone(batch, name, embedding) for name in names}
+        found = {}
+        for target in targets:
+            prediction = self.further_heads.of(target, seen[target.modality])
+            if target.kind == "regression":
+                prediction = self.further_scaling[target.name](prediction)
+            found[target.name] = prediction
+        return found
+
+    def _alone(self, batch: Batch, name: str, like: Tensor) -> Tensor:
+        """Embedding of a single modality, with zeros in the samples that lack it."""
+        alone = torch.zeros_like(like)
+        if name not in batch.modalities:
+            return alone
+        rows = batch.modalities[name].mask.any(1).nonzero().flatten()
+        if not len(rows):
+            return alone
+        others = [other for other in batch.modalities if other != name]
+        part = batch.select(rows.tolist()) if len(rows) < len(batch) else batch
+        found = self._predict(part.without(*others)).embedding
+        return alone.index_put((rows,), found.to(alone.dtype))
 
     @abstractmethod
     def _predict(self, batch: Batch) -> Output:
@@ -414,6 +474,16 @@ class Network(Pretrained[ConfigT], ScalesTargets, ABC):
             else None
         )
 
+    @property
+    def further_scales(self) -> dict[str, TargetScale]:
+        """Mean and deviation of each further target that is a regression."""
+        return {
+            name: TargetScale(
+                mean=float(module.get_buffer("mean")), deviation=float(module.get_buffer("deviation"))
+            )
+            for name, module in self.further_scaling.items()
+        }
+
     def scale_targets(self, scale: TargetScale) -> None:
         """Store mean and deviation of the targets of a regression task.
 
@@ -422,9 +492,7 @@ class Network(Pretrained[ConfigT], ScalesTargets, ABC):
         """
         if self.target_scaling is None:
             raise ConfigError(f"scale_targets: found {scale}, expected no scale for a classification")
-        self.target_scaling.mean.fill_(scale.mean)
-        self.target_scaling.deviation.fill_(scale.deviation)
-        self.target_scaling.known = True
+        _set_scale(self.target_scaling, scale)
 
     def standardise(self, statistics: Standardisation) -> None:
         """Store the scale of each channel of the raw features and, for a regression, of the targets.
@@ -434,6 +502,8 @@ class Network(Pretrained[ConfigT], ScalesTargets, ABC):
         """
         if self.target_scaling is not None:
             self.scale_targets(statistics.targets)
+        for name, scale in statistics.further.items():
+            _set_scale(self.further_scaling[name], scale)
         for name, (mean, deviation) in statistics.features.items():
             if name not in self.standardisers:
                 raise ShapeError(
@@ -451,3 +521,11 @@ class Network(Pretrained[ConfigT], ScalesTargets, ABC):
     def training_means(self) -> dict[str, Tensor]:
         """The means that `standardise` stored, (channel) each, by modality of features."""
         return {name: module.get_buffer("mean").detach().cpu() for name, module in self.standardisers.items()}
+
+
+def _set_scale(scaling: nn.Module, scale: TargetScale) -> None:
+    """Store mean and deviation of targets."""
+    assert isinstance(scaling, TargetScaling)
+    scaling.mean.fill_(scale.mean)
+    scaling.deviation.fill_(scale.deviation)
+    scaling.known = True

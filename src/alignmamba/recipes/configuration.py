@@ -15,6 +15,7 @@ from pydantic.fields import FieldInfo
 
 from alignmamba.contracts import Config, Corpus, Name, configurations, dotted_keys
 from alignmamba.data.cross_validation import FoldsConfig
+from alignmamba.data.further_targets import FurtherConfig
 from alignmamba.data.loader import LARGEST_BATCH, LoaderConfig, batch_size_for
 from alignmamba.data.missing_protocols import MissingConfig
 from alignmamba.data.training_subset import SubsetConfig
@@ -82,6 +83,9 @@ class RunConfig(Config):
     """Options of the model that differ from the preset, for example ``{"d_model": 64}``."""
     modalities: tuple[Name, ...] = ()
     """Those of the corpus's modalities that the model gets; empty means all."""
+    targets: dict[Name, FurtherConfig] = Field(default_factory=dict)
+    """Labels of the corpus that are predicted besides its target, by name, for example ``{"label_T":
+    {"modality": "text"}}``."""
     split_valid: Annotated[float, Field(gt=0, lt=1)] | None = None
     """Share of train that is taken for validation where the corpus has no valid split, drawn from the seed:
     by whole groups where samples have groups, else in the share of each class."""
@@ -154,6 +158,8 @@ class RunConfig(Config):
             del settings["loader"]["keep_groups"]
         if not self.modalities:
             del settings["modalities"]
+        if not self.targets:
+            del settings["targets"]
         if self.missing.protocol == "none":
             del settings["missing"]
         if self.split_valid is None:

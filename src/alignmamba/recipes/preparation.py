@@ -6,6 +6,7 @@ from typing import Any
 
 from alignmamba.contracts import ROLES, Corpus, Role
 from alignmamba.data.cross_validation import Fold, fold_of, joined
+from alignmamba.data.further_targets import with_further
 from alignmamba.data.standardise import finite_means
 from alignmamba.data.training_subset import Subset, subset_of
 from alignmamba.data.validation import TrainSamples, ValidShare
@@ -77,9 +78,7 @@ def prepared(config: RunConfig, *, seeds: Iterable[int] = ()) -> Prepared:
             f"corpus {corpus.name!r} has no split 'test': scores are of 'valid', on which the best epoch is"
             " chosen"
         )
-    return Prepared(
-        config=config, corpus=restricted(corpus, config.modalities), notes=tuple(notes), identity=identity
-    )
+    return Prepared(config=config, corpus=_asked(corpus, config), notes=tuple(notes), identity=identity)
 
 
 def as_trained(run: RunDirectory, config: RunConfig, corpus: Corpus) -> Corpus:
@@ -88,7 +87,7 @@ def as_trained(run: RunDirectory, config: RunConfig, corpus: Corpus) -> Corpus:
         made = _divided(corpus, config)
         _check_steps(run, made)
         corpus = made.corpus
-    return restricted(corpus, config.modalities)
+    return _asked(corpus, config)
 
 
 def training_corpus(run: RunDirectory, config: RunConfig, data: str) -> Corpus:
@@ -103,7 +102,12 @@ def training_corpus(run: RunDirectory, config: RunConfig, data: str) -> Corpus:
         _, made = _with_own_splits(config, place, run=run)
         _check_steps(run, made)
         corpus = made.corpus
-    return restricted(corpus, config.modalities)
+    return _asked(corpus, config)
+
+
+def _asked(corpus: Corpus, config: RunConfig) -> Corpus:
+    """The corpus with the modalities and the further targets of a run."""
+    return with_further(restricted(corpus, config.modalities), config.targets)
 
 
 def untrained_modalities(corpus: Corpus) -> tuple[str, ...]:

@@ -13,8 +13,10 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final, cast
 
+import numpy as np
+
 from alignmamba.checksums import LIST, check_listed, checksum, read_listed, write_list
-from alignmamba.contracts import Corpus, Predictions, Task
+from alignmamba.contracts import Corpus, FurtherPredictions, Predictions, Target, Task
 from alignmamba.data.missing_protocols import WithheldSplit
 from alignmamba.errors import CheckpointError, ConfigError, shown
 from alignmamba.evaluation.metrics import confusion_matrix
@@ -300,8 +302,50 @@ def plain(value: Any) -> Any:
 
 
 def prediction_table(predictions: Predictions, task: Task) -> Table:
-    """Ids, known targets, predictions, and of a classification the probability of every class."""
-    table: Table = {"id": list(predictions.ids)}
+    """Ids, known targets, predictions, and of a classification the probability of every class; the same of
+    each further target, whose columns begin with its name and a dot.
+    """
+    table: Table = {"id": list(predictions.ids), **_main_columns(predictions, task)}
+    for target in task.further:
+        if target.name in predictions.further:
+            columns = _further_columns(target, predictions.further[target.name])
+            table |= {f"{target.name}.{name}": values for name, values in columns.items()}
+    return table
+
+
+def _further_columns(target: Target, said: FurtherPredictions) -> Table:
+    """Columns of one further target; what a sample lacks is empty."""
+
+    def number(value: float) -> float | None:
+        return None if math.isnan(value) else float(value)
+
+    if target.kind == "regression":
+        return {
+            "target": [number(value) for value in said.targets],
+            "prediction": [number(value) for value in said.prediction],
+        }
+    probable = {
+        f"p({name})": [number(value) for value in said.prediction[:, index]]
+        for index, name in enumerate(target.classes)
+    }
+    if target.kind == "multilabel":
+        truth = {
+            f"target({name})": [number(value) for value in said.targets[:, index]]
+            for index, name in enumerate(target.classes)
+        }
+        return {**truth, **probable}
+    return {
+        "target": [target.classes[int(index)] if index >= 0 else None for index in said.targets],
+        "prediction": [
+            None if np.isnan(row).any() else target.classes[int(row.argmax())] for row in said.prediction
+        ],
+        **probable,
+    }
+
+
+def _main_columns(predictions: Predictions, task: Task) -> Table:
+    """Columns of the target that the task is about."""
+    table: Table = {}
     if task.kind == "regression":
         if predictions.targets is not None:
             table["target"] = [float(value) for value in predictions.targets]

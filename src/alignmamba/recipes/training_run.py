@@ -16,7 +16,7 @@ from alignmamba.data.loader import Loader
 from alignmamba.data.missing_protocols import withheld
 from alignmamba.data.standardise import fit_standardisation
 from alignmamba.errors import AlignMambaError, CheckpointError, ConfigError, TrainingError
-from alignmamba.evaluation.metrics import HIGHER_IS_BETTER, metric_names, nonfinite_problem, score
+from alignmamba.evaluation.metrics import all_metric_names, metric_of, nonfinite_problem, score
 from alignmamba.files import refused_by_machine
 from alignmamba.methods import METHODS
 from alignmamba.models.network import Network
@@ -203,7 +203,7 @@ def refuse_missing_extras(config: RunConfig) -> None:
 
 
 def _check_select(select: str, task: Task) -> None:
-    known = ("auto", VALIDATION_LOSS, *metric_names(task))
+    known = ("auto", VALIDATION_LOSS, *all_metric_names(task))
     if select not in known:
         raise ConfigError(f"fit.select: found {select!r}, expected one of {', '.join(known)}")
 
@@ -351,7 +351,7 @@ def fitted(
         config.fit,
         task=corpus.task,
         score=lambda predictions: score(corpus.task, predictions),
-        higher_is_better={name: HIGHER_IS_BETTER[name] for name in metric_names(corpus.task)},
+        higher_is_better={name: metric_of(name).higher_is_better for name in all_metric_names(corpus.task)},
         fabric=fabric,
         run_dir=run_dir,
         resume=resume,

@@ -1,6 +1,6 @@
 """Running a model over a split: one pass, one result in the order of the split."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import torch
@@ -8,7 +8,15 @@ from lightning_fabric import Fabric
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from alignmamba.contracts import Batch, Predictions, ScalesTargets, TargetScale, Task
+from alignmamba.contracts import (
+    Batch,
+    FurtherPredictions,
+    Predictions,
+    ScalesTargets,
+    Target,
+    TargetScale,
+    Task,
+)
 from alignmamba.errors import DataError
 from alignmamba.training.batches import BatchSource, gather
 from alignmamba.training.objective import Parcel, Predicted, RegressionLoss, Supervised
@@ -87,8 +95,8 @@ def collect(forward: Forward, source: BatchSource, *, task: Task, device: torch.
     rows: dict[str, _Row] = {}
     with torch.no_grad():
         for batch in source:
-            prediction, losses = forward(Parcel(batch.to(device, non_blocking=True)))
-            rows.update(_rows(batch, prediction.values, losses, task))
+            predicted, losses = forward(Parcel(batch.to(device, non_blocking=True)))
+            rows.update(_rows(batch, predicted, losses, task))
     merged: dict[str, _Row] = {}
     for share in gather(rows):
         for identity, row in share.items():
@@ -96,19 +104,50 @@ def collect(forward: Forward, source: BatchSource, *, task: Task, device: torch.
     return _in_order(merged, source.ids)
 
 
-# Prediction, target or None, loss terms of one sample.
-_Row = tuple[NDArray[np.floating], float | int | None, dict[str, float]]
+# Prediction and target of each further target of one sample, by name.
+_Further = dict[str, tuple[NDArray[np.floating], NDArray[np.generic]]]
+# Prediction, target or None, loss terms and further targets of one sample.
+_Row = tuple[NDArray[np.floating], float | int | None, dict[str, float], _Further]
 
 
-def _rows(batch: Batch, prediction: Tensor, losses: dict[str, Tensor], task: Task) -> dict[str, _Row]:
-    values = prediction.float().softmax(dim=1) if task.kind == "classification" else prediction.double()
-    array = values.cpu().numpy()
+def _rows(batch: Batch, predicted: Predicted, losses: dict[str, Tensor], task: Task) -> dict[str, _Row]:
+    array = _probable(predicted.values, task.kind)
     targets = [None] * len(batch) if batch.targets is None else batch.targets.tolist()
     terms = {name: value.tolist() for name, value in losses.items()}
+    further = {target.name: _of_target(target, batch, predicted.further) for target in task.further}
     return {
-        identity: (array[row], targets[row], {name: value[row] for name, value in terms.items()})
+        identity: (
+            array[row],
+            targets[row],
+            {name: value[row] for name, value in terms.items()},
+            {name: (said[row], truth[row]) for name, (said, truth) in further.items()},
+        )
         for row, identity in enumerate(batch.ids)
     }
+
+
+def _probable(prediction: Tensor, kind: str) -> NDArray[np.floating]:
+    """Values of a regression, probabilities of anything else."""
+    if kind == "regression":
+        return prediction.double().cpu().numpy()
+    logits = prediction.float()
+    return (logits.sigmoid() if kind == "multilabel" else logits.softmax(dim=1)).cpu().numpy()
+
+
+def _of_target(
+    target: Target, batch: Batch, said: Mapping[str, Tensor]
+) -> tuple[NDArray[np.floating], NDArray[np.generic]]:
+    """Predictions of a further target, NaN without its modality, and its values in a batch."""
+    array = _probable(said[target.name], target.kind)
+    if target.modality is not None:
+        sequences = batch.modalities.get(target.modality)
+        array = array.copy()
+        array[slice(None) if sequences is None else ~sequences.mask.any(1).cpu().numpy()] = np.nan
+    if target.name in batch.further:
+        return array, batch.further[target.name].cpu().numpy()
+    unknown = -1 if target.kind in ("classification", "ordinal") else np.nan
+    shape = array.shape if target.kind == "multilabel" else array.shape[:1]
+    return array, np.full(shape, unknown)
 
 
 def _in_order(rows: dict[str, _Row], ids: tuple[str, ...]) -> Predictions:
@@ -122,13 +161,20 @@ def _in_order(rows: dict[str, _Row], ids: tuple[str, ...]) -> Predictions:
     if not ids:
         raise DataError("source: the split has no sample to predict")
     ordered = [rows[identity] for identity in ids]
-    known = [target for _, target, _ in ordered if target is not None]
+    known = [target for _, target, _, _ in ordered if target is not None]
     complete = len(known) == len(ordered)
     return Predictions(
         ids=ids,
-        prediction=np.stack([prediction for prediction, _, _ in ordered]),
+        prediction=np.stack([prediction for prediction, _, _, _ in ordered]),
         targets=np.asarray(known) if complete else None,
-        losses=_mean_losses([losses for _, _, losses in ordered]) if complete else {},
+        further={
+            name: FurtherPredictions(
+                prediction=np.stack([further[name][0] for *_, further in ordered]),
+                targets=np.stack([further[name][1] for *_, further in ordered]),
+            )
+            for name in ordered[0][-1]
+        },
+        losses=_mean_losses([losses for _, _, losses, _ in ordered]) if complete else {},
     )
 
 

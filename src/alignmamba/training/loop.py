@@ -42,7 +42,7 @@ from alignmamba.training.inference import collect, known_scale
 from alignmamba.training.interrupts import Interrupted, Interrupts
 from alignmamba.training.logs import LOG, LOGS, Log, write_table
 from alignmamba.training.moving_average import AveragedWeights
-from alignmamba.training.objective import Objective, Parcel, Supervised
+from alignmamba.training.objective import Minimise, Objective, Parcel, Supervised
 from alignmamba.training.progress import Progress
 from alignmamba.training.selection import check_metric, column, improves, selection
 from alignmamba.training.stages import check_stages, optimiser
@@ -259,9 +259,7 @@ def _step(run: Run, state: State, group: Sequence[Batch], samples: int) -> None:
         rate = learning_rate_at(turn.before + state.batch // run.config.accumulate, turn.total, run.config)
         for parameters in turn.optimiser.param_groups:
             parameters["lr"] = rate * parameters.get("factor", 1.0)  # version 0.2 saved none
-        losses = [
-            _backward(run, batch, samples, turn.minimise.terms, last=batch is group[-1]) for batch in group
-        ]
+        losses = [_backward(run, batch, samples, turn.minimise, last=batch is group[-1]) for batch in group]
         mean += _account(run, state, group, losses)
         taken = _update(run, state, group, turn.optimiser) or taken
         state.learning_rate = rate
@@ -277,16 +275,16 @@ def _step(run: Run, state: State, group: Sequence[Batch], samples: int) -> None:
         run.progress.stepped(**done, loss=mean, learning_rate=state.learning_rate)
 
 
-def _backward(run: Run, batch: Batch, samples: int, terms: Sequence[str], *, last: bool) -> dict[str, Tensor]:
-    """Add a micro batch's share of the gradient of these terms, of all for none; returns them per sample."""
+def _backward(run: Run, batch: Batch, samples: int, minimise: Minimise, *, last: bool) -> dict[str, Tensor]:
+    """Add a micro batch's share of the gradient of an optimiser's terms; returns them per sample."""
     with run.fabric.no_backward_sync(run.module, enabled=not last):  # type: ignore[arg-type]
         losses = _losses(run, batch)
-        unknown = [name for name in terms if name not in losses]
+        unknown = [name for name in minimise.terms if name not in losses]
         if unknown:
             raise ConfigError(
                 f"stage {run.stage.name!r}: no loss term {unknown[0]!r}, only {', '.join(losses)}"
             )
-        wanted = {name: losses[name] for name in terms or losses}
+        wanted = {name: value for name, value in losses.items() if minimise.wants(name)}
         # The engine averages gradients over processes, whose batches may differ in size: scale back to a sum
         # first.
         share = run.fabric.world_size / samples

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from alignmamba.contracts import Batch, Output, TargetScale, Task
+from alignmamba.contracts import Batch, Output, ScalesTargets, TargetScale, Task
 from alignmamba.errors import ConfigError, ShapeError
 from alignmamba.training.batches import BatchSource
 
@@ -25,6 +25,8 @@ RegressionLoss = Literal["l1", "mse", "huber"]
 
 TASK = "task"
 """Loss term that compares prediction and target."""
+FURTHER = f"{TASK}."
+"""Beginning of the loss terms of further targets; the rest is the name of the target."""
 TOTAL = "total"
 """Sum of all loss terms; no term may take this name."""
 
@@ -34,10 +36,14 @@ class Minimise:
     """One optimiser: the loss terms it minimises, and how fast it changes which weights."""
 
     terms: tuple[str, ...] = ()
-    """Names of loss terms; empty means all."""
+    """Names of loss terms; empty means all. With ``task`` go those of further targets."""
     rates: Mapping[str, float] = field(default_factory=lambda: {"": 1.0})
     """Prefix of parameter names of the objective to a factor on the learning rate. The longest prefix that
     fits decides; 0 leaves a weight as it is. The network's own names begin with ``model.``."""
+
+    def wants(self, term: str) -> bool:
+        """Answer to whether a loss term is minimised."""
+        return not self.terms or term in self.terms or (TASK in self.terms and term.startswith(FURTHER))
 
     def rate(self, name: str) -> float | None:
         """Factor on the learning rate of a parameter; ``None`` where no prefix fits."""
@@ -76,12 +82,13 @@ class Parcel:
 
 
 class Predicted:
-    """Carries a prediction out unopened: mixed precision lowers every tensor that it finds."""
+    """Carries predictions out unopened: mixed precision lowers every tensor that it finds."""
 
-    __slots__ = ("values",)
+    __slots__ = ("further", "values")
 
-    def __init__(self, values: Tensor) -> None:
+    def __init__(self, values: Tensor, further: Mapping[str, Tensor]) -> None:
         self.values = values
+        self.further = further
 
 
 class Objective(nn.Module, ABC):
@@ -177,10 +184,11 @@ class Objective(nn.Module, ABC):
             raise ShapeError(
                 f"{self._name}: prediction has shape {tuple(output.prediction.shape)}, expected {expected}"
             )
+        predicted = Predicted(output.prediction, self._further_predictions(output))
         if batch.targets is None:
-            return Predicted(output.prediction), {}
+            return predicted, {}
         losses: dict[str, Tensor] = {}
-        for name, value in self.losses(batch, output).items():
+        for name, value in {**self.losses(batch, output), **self.further_losses(batch, output)}.items():
             if name == TOTAL:
                 raise ConfigError(f"{self._name}: losses[{name!r}] is reserved for training")
             if value.ndim == 0:
@@ -191,7 +199,55 @@ class Objective(nn.Module, ABC):
                     f" sample {(len(batch),)} or () for one of the whole batch"
                 )
             losses[name] = _at_least_float32(value)
-        return Predicted(output.prediction), losses
+        return predicted, losses
+
+    def _further_predictions(self, output: Output) -> Mapping[str, Tensor]:
+        """The predictions of further targets, compared with what the task asks for."""
+        for target in self.task.further:
+            size = len(output.prediction)
+            expected = (size,) if target.kind == "regression" else (size, target.num_outputs)
+            found = tuple(output.further[target.name].shape) if target.name in output.further else None
+            if found != expected:
+                raise ShapeError(
+                    f"{self._name}: target {target.name!r}: expected a prediction of shape {expected}, found"
+                    f" {'none' if found is None else found}"
+                )
+        return output.further
+
+    def further_losses(self, batch: Batch, output: Output) -> dict[str, Tensor]:
+        """Losses of the further targets, weighted, 0 in a sample that lacks the target or its modality.
+
+        Errors of a regression are measured as those of the task. The loss of a multilabel is the binary cross
+        entropy, the mean over the classes that are known of a sample.
+        """
+        scales = self.model.further_scales if isinstance(self.model, ScalesTargets) else {}
+        losses = {}
+        for target in self.task.further:
+            if target.name not in batch.further:
+                continue
+            said, truth = output.further[target.name], batch.further[target.name]
+            known = truth >= 0 if target.kind in ("classification", "ordinal") else ~truth.isnan()
+            if target.modality is not None:
+                here = (
+                    batch.modalities[target.modality].mask.any(1)
+                    if target.modality in batch.modalities
+                    else torch.zeros(len(batch), dtype=torch.bool, device=truth.device)
+                )
+                known = known & (here if known.ndim == 1 else here[:, None])
+            truth = torch.where(known, truth, torch.zeros_like(truth))
+            if target.kind == "regression":
+                error = self._regression_error(said, truth, scales.get(target.name, TargetScale()))
+            elif target.kind == "multilabel":
+                logits = _at_least_float32(said)
+                each = functional.binary_cross_entropy_with_logits(
+                    logits, truth.to(logits.dtype), reduction="none"
+                )
+                error = (each * known).sum(1) / known.sum(1).clamp(min=1)
+                known = known.any(1)
+            else:
+                error = self._class_error(said, truth)
+            losses[FURTHER + target.name] = target.weight * torch.where(known, error, error.new_zeros(()))
+        return losses
 
     def task_loss(self, prediction: Tensor, targets: Tensor) -> Tensor:
         """Loss of the task, the one that all methods share.
@@ -205,16 +261,24 @@ class Objective(nn.Module, ABC):
             deviations of the targets.
         """
         if self.task.kind == "classification":
-            smoothing = self.label_smoothing if self.training else 0.0
-            return functional.cross_entropy(
-                _at_least_float32(prediction), targets, reduction="none", label_smoothing=smoothing
-            )
+            return self._class_error(prediction, targets)
+        return self._regression_error(prediction, targets, self.target_scale)
+
+    def _class_error(self, prediction: Tensor, targets: Tensor) -> Tensor:
+        """Cross entropy of (batch, classes) logits."""
+        smoothing = self.label_smoothing if self.training else 0.0
+        return functional.cross_entropy(
+            _at_least_float32(prediction), targets, reduction="none", label_smoothing=smoothing
+        )
+
+    def _regression_error(self, prediction: Tensor, targets: Tensor, scale: TargetScale) -> Tensor:
+        """Error of (batch,) values in deviations of the targets."""
         # The difference is taken where it is exact: of labels around 1e9, single precision keeps nothing but
         # the 1e9.
         dtype = next(
             (torch.promote_types(p.dtype, torch.float32) for p in self.model.parameters()), torch.float32
         )
-        error = ((prediction.double() - targets.double()) / self.target_scale.deviation).to(dtype)
+        error = ((prediction.double() - targets.double()) / scale.deviation).to(dtype)
         if self.regression_loss == "mse":
             return error.square()
         if self.regression_loss == "huber":

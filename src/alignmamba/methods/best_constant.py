@@ -17,6 +17,7 @@ class BestConstantConfig(NetworkConfig):
     """Everything that defines a constant: nothing."""
 
     method = "best-constant"
+    one_target = "is one number for the target of the task"
 
 
 class BestConstant(Network[BestConstantConfig]):

@@ -30,6 +30,8 @@ _NEVER: Final = -1e4
 class ConFEDEConfig(PlainFusionConfig, AttentionConfig):
     """Everything that defines ConFEDE; the fields of each Transformer stand at the top level."""
 
+    method = "ConFEDE"
+    one_target = "changes its embedding from stage to stage"
     d_model: Annotated[int, Field(ge=1, le=8192)] = 768
     """Width of a token, and of the vector that a modality becomes."""
     expand: Annotated[int, Field(ge=1, le=16)] = 1

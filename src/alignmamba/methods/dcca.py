@@ -28,6 +28,7 @@ class DCCAConfig(PlainFusionConfig):
 
     method = "canonical correlation"
     least_modalities = 2
+    one_target = "learns its views before it sees a target"
     absent: Literal["learned", "zeros"] = "zeros"
     pooling: Pooling = "mean"
     hidden: Annotated[int, Field(ge=1)] = 256

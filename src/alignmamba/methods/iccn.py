@@ -26,6 +26,7 @@ class ICCNConfig(VectorConfig):
 
     method = "ICCN"
     least_modalities = 3
+    one_target = "learns its vectors before it sees a target"
     d_model: Annotated[int, Field(ge=1)] = 32
     """Width of the vector of a modality that is not the anchor, and of the LSTM that makes it."""
     pooling: Pooling = "mean"

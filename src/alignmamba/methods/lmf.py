@@ -92,6 +92,10 @@ class LMF(Fusion[LMFConfig]):
         for weights in (*self.factors.values(), self.rank_weights):
             nn.init.xavier_normal_(weights)
 
+    @property
+    def embedding_width(self) -> int:
+        return self.config.rank * self.config.task.num_outputs
+
     def _read(self, encoded: Encoded) -> Output:
         first, *others = encoded
         vectors = {name: self.pooled[name](encoded[name].x, encoded[name].mask) for name in others}

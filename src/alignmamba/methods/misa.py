@@ -77,6 +77,10 @@ class MISA(VectorFusion[MISAConfig]):
         self.dropout = nn.Dropout(config.dropout)
         self.head = Head(whole, config.task, dropout=0.0)
 
+    @property
+    def embedding_width(self) -> int:
+        return self.joined.in_features
+
     def _reader(self, width: int) -> ReadTwice:
         return ReadTwice(width, self.config.hidden or width, cell=self.config.cell)
 

@@ -23,6 +23,8 @@ from alignmamba.training.withheld_batches import withhold
 class MMINConfig(FusionConfig):
     """Everything that defines MMIN."""
 
+    method = "MMIN"
+    one_target = "changes its embedding from stage to stage"
     encoder: AnyEncoderConfig = EncoderConfig(kind="none", dropout=0.0)
     absent: Literal["zeros"] = "zeros"
     d_model: Annotated[int, Field(ge=1)] = 128

@@ -30,6 +30,7 @@ class PooledLinearConfig(NetworkConfig):
     """Everything that defines a linear model on pooled statistics."""
 
     method = "pooled-linear"
+    one_target = "is solved for the target of the task"
 
 
 class PooledLinear(Network[PooledLinearConfig]):

@@ -72,6 +72,10 @@ class SelfMM(VectorFusion[SelfMMConfig]):
         super().__init__(config, config.d_model)
         self.fusion = Tower(sum(self.vector_widths.values()), config.fused, config.task, config.dropout)
 
+    @property
+    def embedding_width(self) -> int:
+        return sum(self.vector_widths.values())
+
     def _reader(self, width: int) -> LastState:
         return LastState(width, self.config.hidden, self.config.d_model, dropout=self.config.dropout)
 

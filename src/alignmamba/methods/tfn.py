@@ -99,6 +99,12 @@ class TFN(Fusion[TFNConfig]):
         )
         self.head = Head(config.post_hidden, config.task, 0.0)
 
+    @property
+    def embedding_width(self) -> int:
+        first = self.post[0]
+        assert isinstance(first, nn.Linear)
+        return first.in_features
+
     def _read(self, encoded: Encoded) -> Output:
         vectors = self._vectors(encoded)
         tensor = outer_product(list(vectors.values()))

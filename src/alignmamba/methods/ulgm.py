@@ -96,6 +96,10 @@ class ULGM(Fusion[ULGMConfig]):
         self.mix = nn.Linear(sum(self.vector_widths.values()), config.d_model)
         self.fusion = CommonSpace(config.d_model, config.hidden, config.task, config.dropout)
 
+    @property
+    def embedding_width(self) -> int:
+        return self.config.hidden
+
     def _read(self, encoded: Encoded) -> Output:
         streams = self._with_absent(encoded)
         scaled = self.recalibrate(streams)

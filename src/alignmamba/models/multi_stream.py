@@ -178,6 +178,10 @@ class LateFusion(Fusion[LateFusionConfig]):
             {name: Head(config.d_model, config.task, config.dropout) for name in config.anchors}
         )
 
+    @property
+    def embedding_width(self) -> int:
+        return len(self.stacks) * self.config.d_model
+
     def _read(self, encoded: Encoded) -> Output:
         present = presence(encoded)
         pooled, votes = [], []

@@ -44,6 +44,8 @@ class NetworkConfig(Config):
     """Name in messages."""
     least_modalities: ClassVar[int] = 1
     """Fewest modalities that there must be."""
+    one_target: ClassVar[str] = ""
+    """Reason why it predicts no further targets; empty where it does."""
 
     modalities: Annotated[tuple[ModalitySpec, ...], Field(min_length=1)]
     """The modalities the network takes, in the order that breaks ties."""
@@ -67,6 +69,9 @@ class NetworkConfig(Config):
             raise ValueError(f"anchor_order: found {unknown[0]!r}, expected some of {names}")
         if len(set(self.anchor_order)) != len(self.anchor_order):
             raise ValueError(f"anchor_order: names must be distinct, found {list(self.anchor_order)}")
+        if self.task.further and self.one_target:
+            found = ", ".join(target.name for target in self.task.further)
+            raise ValueError(f"targets: found {found}, expected none: {self.method} {self.one_target}")
         return self
 
     @property

@@ -117,13 +117,18 @@ def untrained_modalities(corpus: Corpus) -> tuple[str, ...]:
 
 
 def of_modalities(config: RunConfig, names: tuple[str, ...]) -> RunConfig:
-    """The same run with these modalities alone; what its options say about others is dropped."""
+    """The same run with these modalities alone; what its options say about others is dropped, as are further
+    targets that belong to others.
+    """
     options = dict(config.options)
     if "encoders" in options:
         options["encoders"] = {name: value for name, value in options["encoders"].items() if name in names}
     if "anchor_order" in options:
         options["anchor_order"] = [name for name in options["anchor_order"] if name in names]
-    return config.model_copy(update={"modalities": names, "options": options})
+    targets = {
+        name: given for name, given in config.targets.items() if given.modality in (None, *names)
+    }
+    return config.model_copy(update={"modalities": names, "options": options, "targets": targets})
 
 
 def _names(corpus: Corpus) -> list[str]:

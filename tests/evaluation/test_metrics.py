@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn import metrics as oracle
 
-from alignmamba.contracts import Predictions, Task
+from alignmamba.contracts import Predictions, Target, Task
 from alignmamba.errors import ConfigError, DataError
 from alignmamba.evaluation.metrics import (
     HIGHER_IS_BETTER,
@@ -239,7 +239,10 @@ def test_a_class_that_is_never_true() -> None:
 
 
 def test_every_metric_has_a_direction() -> None:
-    assert set(HIGHER_IS_BETTER) == {*metric_names(SENTIMENT), *metric_names(THREE)}
+    ordinal = Target(name="grade", kind="ordinal", labels=("grade",), classes=("0", "1"))
+    several = Target(name="parts", kind="multilabel", labels=("a",), classes=("a",))
+    every = [metric_names(each) for each in (SENTIMENT, THREE, ordinal, several)]
+    assert set(HIGHER_IS_BETTER) == {name for names in every for name in names}
     assert [name for name, higher in HIGHER_IS_BETTER.items() if not higher] == ["mae"]
 
 

@@ -125,7 +125,7 @@ class Target(_Target):
 
 
 class Task(_Target):
-    """What is predicted of a sample: one target, and perhaps further ones that a sample may lack."""
+    """Target of a sample, and perhaps further ones, which a sample may lack."""
 
     kind: Literal["regression", "classification"]
     """``regression``: one real number; ``classification``: one of ``classes``."""

@@ -1,4 +1,4 @@
-"""Further targets of a task: what they are in a corpus, and their values for a batch."""
+"""Further targets of a task, in a corpus and in a batch."""
 
 import math
 from collections.abc import Mapping, Sequence

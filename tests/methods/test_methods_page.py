@@ -1,4 +1,4 @@
-"""The page of methods says what the methods say."""
+"""The pages of methods say what the methods say."""
 
 import importlib
 from pathlib import Path
@@ -8,8 +8,9 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def test_the_page_is_up_to_date(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("name", ["methods_page", "targets_page"])
+def test_the_page_is_up_to_date(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(ROOT / "benchmarks")
-    module = importlib.import_module("methods_page")
+    module = importlib.import_module(name)
     page = module.PAGE.read_text(encoding="utf-8")
-    assert page == module.renewed(page), "run python benchmarks/methods_page.py"
+    assert page == module.renewed(page), f"run python benchmarks/{name}.py"

@@ -125,9 +125,7 @@ def of_modalities(config: RunConfig, names: tuple[str, ...]) -> RunConfig:
         options["encoders"] = {name: value for name, value in options["encoders"].items() if name in names}
     if "anchor_order" in options:
         options["anchor_order"] = [name for name in options["anchor_order"] if name in names]
-    targets = {
-        name: given for name, given in config.targets.items() if given.modality in (None, *names)
-    }
+    targets = {name: given for name, given in config.targets.items() if given.modality in (None, *names)}
     return config.model_copy(update={"modalities": names, "options": options, "targets": targets})
 
 

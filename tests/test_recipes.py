@@ -469,8 +469,9 @@ def test_a_run_that_withholds_nothing_has_the_digest_of_earlier_versions(
     later = ("missing", "modalities", "targets", "split_valid", "folds", "subset")
     for key in ("seed", "data", "engine", *later):
         del settings[key]
-    del settings["fit"]["loggers"], settings["fit"]["ema_decay"]
-    del settings["loader"]["keep_groups"]
+    del settings["fit"]["loggers"], settings["loader"]["keep_groups"], settings["loader"]["weights"]
+    for name in FitConfig.SILENT:
+        del settings["fit"][name]
     # options of later versions, which change nothing
     options = settings["options"]
     for name in METHODS[config.model].network.config_class.SILENT:

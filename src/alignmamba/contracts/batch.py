@@ -110,6 +110,8 @@ class Batch:
     """Further targets by name: (batch,) float64 of a regression, NaN where a sample has none; (batch,) int64
     of a classification or an ordinal, -1 where it has none; (batch, classes) float64 of a multilabel, 1 where
     a class is there, 0 where it is not, NaN where that is unknown."""
+    weights: Tensor | None = None
+    """(batch,) weight of each sample in the loss of training, 0 or more; ``None``: all count alike."""
     groups: tuple[str, ...] | None = None
     """Group of each sample, such as a conversation, whose samples stand in order; ``None`` where that is
     unknown."""
@@ -147,6 +149,8 @@ class Batch:
                 raise ShapeError(
                     f"further target {name!r}: expected {len(self.ids)} samples, found {len(values)}"
                 )
+        if self.weights is not None and self.weights.shape != (len(self.ids),):
+            raise ShapeError(f"weights: expected shape ({len(self.ids)},), found {tuple(self.weights.shape)}")
         if self.groups is not None and len(self.groups) != len(self.ids):
             raise ShapeError(
                 f"groups: expected one for each of {len(self.ids)} samples, found {len(self.groups)}"
@@ -259,7 +263,8 @@ class Batch:
 
         targets = None if self.targets is None else moved(self.targets)
         further = {name: moved(values) for name, values in self.further.items()}
-        return self._changed(lambda s: s.mapped(moved), targets=targets, further=further)
+        weights = None if self.weights is None else moved(self.weights)
+        return self._changed(lambda s: s.mapped(moved), targets=targets, further=further, weights=weights)
 
     def in_precision(self, dtype: torch.dtype) -> Self:
         """The batch with features of that floating type; token ids, times and targets keep theirs."""
@@ -285,6 +290,7 @@ class Batch:
             ids=tuple(self.ids[row] for row in rows),
             targets=None if self.targets is None else picked(self.targets),
             further={name: picked(values) for name, values in self.further.items()},
+            weights=None if self.weights is None else picked(self.weights),
             groups=None if self.groups is None else tuple(self.groups[row] for row in rows),
         )
 
@@ -325,6 +331,7 @@ class Batch:
         if targets and len(targets) != len(batches):
             raise ShapeError("cannot concatenate batches with targets and batches without")
         further = set.intersection(*(set(batch.further) for batch in batches))
+        weights = [batch.weights for batch in batches if batch.weights is not None]
         groups = [batch.groups for batch in batches if batch.groups is not None]
         names = [name for name in names if any(name in batch.withheld for batch in batches)]
         withheld = {
@@ -336,6 +343,7 @@ class Batch:
             ids=tuple(identity for batch in batches for identity in batch.ids),
             targets=torch.cat(targets) if targets else None,
             further={name: torch.cat([batch.further[name] for batch in batches]) for name in sorted(further)},
+            weights=torch.cat(weights) if len(weights) == len(batches) else None,
             groups=tuple(group for part in groups for group in part) if len(groups) == len(batches) else None,
             withheld=withheld,
         )

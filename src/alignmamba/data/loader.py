@@ -18,7 +18,7 @@ from alignmamba.contracts import Batch, Config, ModalitySpec, Role, Sample, Sequ
 from alignmamba.data.further_targets import further_targets
 from alignmamba.data.missing_protocols import MissingConfig, WithheldSplit, withheld
 from alignmamba.data.randomness import generator
-from alignmamba.errors import AlignMambaError, ConfigError, DataError, TrainingError
+from alignmamba.errors import AlignMambaError, ConfigError, DataError, TrainingError, shown
 
 # Sorting within windows of this many batches removes most of the padding and leaves each batch's company
 # random.
@@ -51,6 +51,9 @@ class LoaderConfig(Config):
     keep_groups: bool = False
     """Put all samples of a group, such as a conversation, into one batch and in their order; a batch then has
     about `batch_size`."""
+    weights: str = ""
+    """Label of the corpus that holds the weight of a train sample in the loss, a number from 0 on; empty
+    weighs all alike."""
     num_workers: Annotated[int, Field(ge=0)] = 0
     """Processes that read ahead, started once for each split; 0 reads in the training process."""
 
@@ -124,7 +127,8 @@ class Loader:
         self.world_size = world_size
         self.missing = missing
         keep_withheld = keep_withheld and missing.protocol != "none"
-        self._reading = _Reading(split, self.modalities, task, missing, seed, shuffle, keep_withheld)
+        weights = config.weights if split.role == "train" else ""
+        self._reading = _Reading(split, self.modalities, task, weights, missing, seed, shuffle, keep_withheld)
         self._order: list[_Key] = []
         self._groups = _group_numbers(split) if config.keep_groups else np.arange(len(split))
         self._workers: DataLoader[Batch | AlignMambaError] | None = None
@@ -292,6 +296,7 @@ class _Reading(Dataset["Batch | AlignMambaError"]):
     split: Split
     modalities: tuple[ModalitySpec, ...]
     task: Task
+    weights: str
     missing: MissingConfig
     seed: int
     by_epoch: bool
@@ -314,7 +319,7 @@ class _Reading(Dataset["Batch | AlignMambaError"]):
         try:
             split = self.shown(key.epoch)
             samples = [split[row] for row in key.rows]
-            batch = collate(samples, self.modalities, self.task)
+            batch = collate(samples, self.modalities, self.task, weights=self.weights)
             if self.keep_withheld and isinstance(split, WithheldSplit):
                 return self._with_withheld(batch, samples, split.rows[list(key.rows)])
             return batch
@@ -367,7 +372,9 @@ def _lost_worker(said: str) -> TrainingError:
     return TrainingError(f"a process that reads ahead ended, {said}: {advice}")
 
 
-def collate(samples: Sequence[Sample], modalities: Sequence[ModalitySpec], task: Task) -> Batch:
+def collate(
+    samples: Sequence[Sample], modalities: Sequence[ModalitySpec], task: Task, *, weights: str = ""
+) -> Batch:
     """One right-padded batch from samples.
 
     Every modality has at least one position; a sample that lacks the modality has no valid one. Times appear
@@ -396,8 +403,21 @@ def collate(samples: Sequence[Sample], modalities: Sequence[ModalitySpec], task:
         ids=tuple(sample.id for sample in samples),
         targets=targets,
         further=further_targets(samples, task),
+        weights=_weights(samples, weights) if weights else None,
         groups=_groups(samples),
     )
+
+
+def _weights(samples: Sequence[Sample], label: str) -> Tensor:
+    """Weight of each sample, (samples,) float64."""
+    found = [sample.labels.get(label) for sample in samples]
+    for sample, weight in zip(samples, found, strict=True):
+        if not isinstance(weight, int | float) or not 0 <= weight < math.inf:
+            raise DataError(
+                f"sample {sample.id!r}, label {label!r}: found {shown(weight)}, expected a weight, a number"
+                " from 0 on"
+            )
+    return torch.tensor(found, dtype=torch.float64)
 
 
 def _groups(samples: Sequence[Sample]) -> tuple[str, ...] | None:

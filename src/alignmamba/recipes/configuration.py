@@ -156,6 +156,8 @@ class RunConfig(Config):
         _drop_silent(settings["fit"], FitConfig.SILENT)
         if not self.loader.keep_groups:
             del settings["loader"]["keep_groups"]
+        if not self.loader.weights:
+            del settings["loader"]["weights"]
         if not self.modalities:
             del settings["modalities"]
         if not self.targets:

@@ -12,11 +12,13 @@ from alignmamba.extras import require
 from alignmamba.training.logs import Tracker
 from alignmamba.training.objective import RegressionLoss
 
+_Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
 
 class FitConfig(Config):
     """Options of fitting a model."""
 
-    SILENT: ClassVar[Mapping[str, Any]] = {"ema_decay": 0.0}
+    SILENT: ClassVar[Mapping[str, Any]] = {"ema_decay": 0.0, "class_weights": None, "focal_gamma": 0.0}
     """Counterpart of `NetworkConfig.SILENT` for training."""
 
     epochs: Annotated[int, Field(ge=1)] = 30
@@ -43,6 +45,12 @@ class FitConfig(Config):
     where that is safe."""
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Classification: share of the target spread evenly over all classes."""
+    class_weights: Literal["balanced"] | tuple[_Weight, ...] | None = None
+    """Classification: weight of the loss of each class in training, in the order of the classes; balanced
+    weighs all classes alike, by how often they are in train, with a mean of 1 over its samples."""
+    focal_gamma: Annotated[float, Field(ge=0, le=10)] = 0.0
+    """Classification: exponent of the focal loss in training, which counts less what is already well
+    classified (Lin et al., ICCV 2017, eq. 4); 0 is the cross entropy."""
     regression_loss: RegressionLoss = "l1"
     """Regression: absolute, squared, or Huber loss (squared below an error of 1, absolute above); errors are
     in standard deviations of the train targets."""

@@ -25,6 +25,7 @@ from alignmamba.contracts import Batch, FollowsTraining, ScalesTargets, TargetSc
 from alignmamba.errors import CheckpointError, ConfigError, DataError, TrainingError
 from alignmamba.training import checkpoints
 from alignmamba.training.batches import BatchSource, check_source, gather, targets_by_id
+from alignmamba.training.class_weights import class_weights
 from alignmamba.training.divergence import diverged, rate_to_blame
 from alignmamba.training.engine import agree, check_precision, compiled
 from alignmamba.training.fit_config import (
@@ -103,6 +104,7 @@ def fit(
     fabric = fabric or Fabric(accelerator="auto", devices=1, precision=config.precision)
     check_precision(fabric, config)
     _check_memory(objective, config, fabric, keeps_best=run_dir is None)
+    objective.class_weights, objective.focal_gamma = class_weights(config, task, train), config.focal_gamma
     with compiled(objective.model, config.compile):
         run = _set_up(objective, train, valid, config, score, higher_is_better, fabric, run_dir, progress)
         run, state = _resume(run, target_scale) if resume else _begin(run, target_scale)

@@ -124,6 +124,8 @@ class Objective(nn.Module, ABC):
         self.regression_loss: RegressionLoss = regression_loss
         self.label_smoothing = label_smoothing
         self.target_scale = target_scale
+        self.class_weights: Tensor | None = None
+        self.focal_gamma = 0.0
 
     @property
     def stages(self) -> Sequence[Stage]:
@@ -199,6 +201,8 @@ class Objective(nn.Module, ABC):
                     f" sample {(len(batch),)} or () for one of the whole batch"
                 )
             losses[name] = _at_least_float32(value)
+        if self.training and batch.weights is not None:
+            losses = {name: value * batch.weights.to(value) for name, value in losses.items()}
         return predicted, losses
 
     def _further_predictions(self, output: Output) -> Mapping[str, Tensor]:
@@ -258,10 +262,17 @@ class Objective(nn.Module, ABC):
 
         Returns:
             (batch,), in float32 at least whatever the network computed in; errors of a regression are in
-            deviations of the targets.
+            deviations of the targets. In training mode those of a classification are weighted by
+            ``class_weights``, (classes,), and focused by ``focal_gamma``.
         """
         if self.task.kind == "classification":
-            return self._class_error(prediction, targets)
+            error = self._class_error(prediction, targets)
+            if self.training and self.focal_gamma:
+                likely = _at_least_float32(prediction).log_softmax(1).gather(1, targets[:, None])[:, 0].exp()
+                error = error * (1 - likely).clamp(min=0) ** self.focal_gamma
+            if self.training and self.class_weights is not None:
+                error = error * self.class_weights.to(error)[targets]
+            return error
         return self._regression_error(prediction, targets, self.target_scale)
 
     def _class_error(self, prediction: Tensor, targets: Tensor) -> Tensor:

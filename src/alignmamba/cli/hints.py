@@ -31,7 +31,8 @@ def refuse_unknown(given: Sequence[str], verbs: Mapping[str, type[Verb]]) -> Non
         )
     if verb not in verbs:
         raise ConfigError(f"{verb}: no such verb{_nearest(verb, verbs)}; there are {', '.join(verbs)}")
-    known = [field.name.replace("_", "-") for field in fields(verbs[verb])]
+    # An option whose name is a word of Python, such as --from, is a field with an underscore behind it.
+    known = [field.name.rstrip("_").replace("_", "-") for field in fields(verbs[verb])]
     for name in _option_names(given[1:]):
         if name not in known and name not in _EVERYWHERE and not name.startswith(_FROM_TYRO):
             raise ConfigError(

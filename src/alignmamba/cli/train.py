@@ -75,6 +75,10 @@ class Train(SettingVerb):
         Path | None, arg(metavar="DIR", help_behavior_hint="(default: runs/CORPUS-MODEL-DIGEST-seedN)")
     ] = None
     """Directory of the run. Without this option, a number is added if a finished run has the name."""
+    from_: Annotated[Path | None, arg(name="from", metavar="RUN", help_behavior_hint="(default: none)")] = (
+        None
+    )
+    """Start from the weights of a finished run, where they fit."""
     folds: Annotated[
         int | None, arg(metavar="K", help_behavior_hint="(default: the corpus's own splits)")
     ] = None
@@ -141,6 +145,7 @@ class Train(SettingVerb):
         return self.configuration(
             seed=self.seed,
             nonfinite=self.nonfinite,
+            start__run=None if self.from_ is None else str(self.from_),
             missing__protocol=self.missing_protocol,
             missing__rate=list(self.missing_rate) or None,
             engine__accelerator=self.accelerator,
@@ -169,7 +174,7 @@ class Train(SettingVerb):
             if field.name not in allowed and getattr(self, field.name) != field.default
         ]
         if given:
-            options = ", ".join(f"--{name.replace('_', '-')}" for name in given)
+            options = ", ".join(f"--{name.rstrip('_').replace('_', '-')}" for name in given)
             raise ConfigError(f"--resume takes the run's own settings: drop {options}")
 
     def _show_plan(self, ready: "ReadyRun") -> None:

@@ -53,6 +53,15 @@ class EngineConfig(Config):
     more than one process."""
 
 
+class StartConfig(Config):
+    """Finished run that training starts from."""
+
+    run: str = ""
+    """Directory of a finished run, whose weights are taken where names and shapes fit; empty for none."""
+    sha256: str = ""
+    """SHA-256 of its weights, filled in when a run is planned; others are refused."""
+
+
 def _place_of(data: Any) -> Any:
     """Place of a corpus or a path; anything else as it is."""
     if isinstance(data, Corpus):
@@ -102,6 +111,8 @@ class RunConfig(Config):
     """Options of training."""
     engine: EngineConfig = EngineConfig()
     """Options of the engine."""
+    start: StartConfig = StartConfig()
+    """Run that training starts from."""
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     """Decides the first weights, dropout, the order of samples and what is withheld of them; the synthetic
     corpus is always the same."""
@@ -156,6 +167,10 @@ class RunConfig(Config):
         _drop_silent(settings["fit"], FitConfig.SILENT)
         if not self.loader.keep_groups:
             del settings["loader"]["keep_groups"]
+        if self.start.run:
+            del settings["start"]["run"]  # the checksum says what lay there
+        else:
+            del settings["start"]
         if not self.loader.weights:
             del settings["loader"]["weights"]
         if not self.modalities:

@@ -52,6 +52,7 @@ from alignmamba.recipes.run_directory import (
     set_aside,
     to_csv,
 )
+from alignmamba.recipes.starting_weights import pinned_start, planned_start, start_from
 from alignmamba.training.checkpoints import LAST
 from alignmamba.training.fit_config import FitResult, require_loggers
 from alignmamba.training.inference import predict
@@ -171,7 +172,7 @@ def plan(config: RunConfig, *, out: str | Path | None = None, overwrite: bool = 
     `train`.
     """
     refuse_missing_extras(config)
-    made = prepared(config)
+    made = prepared(pinned_start(config))
     corpus = made.corpus
     complete = resolve(made.config, corpus)
     digest = complete.digest(corpus)
@@ -185,6 +186,10 @@ def plan(config: RunConfig, *, out: str | Path | None = None, overwrite: bool = 
     refuse_unlabelled(corpus, ("train", "valid"))  # now, not after the first epoch
     _check_select(complete.fit.select, corpus.task)
     check_pretrained(complete, corpus)
+    notes, facts = made.notes, dict(made.identity)
+    if complete.start.run:
+        start = planned_start(complete, corpus)
+        notes, facts = (*notes, *start.notes(complete.start.run)), {**facts, "start": start.facts}
     return ReadyRun(
         config=complete,
         corpus=corpus,
@@ -192,8 +197,8 @@ def plan(config: RunConfig, *, out: str | Path | None = None, overwrite: bool = 
         directory=directory,
         num_parameters=counted_weights(complete, corpus),
         loaders=loaders(complete, corpus),
-        notes=made.notes,
-        prepared=made.identity,
+        notes=notes,
+        prepared=facts,
     )
 
 
@@ -342,6 +347,8 @@ def fitted(
     seed_everything(config.seed)
     model = untrained_network(config, corpus)
     objective = METHODS[config.model].objective(model, corpus.task)
+    if config.start.run and not resume:
+        start_from(config, model)
     seed_everything(config.seed, rank=fabric.global_rank)
     model.standardise(fit_standardisation(corpus.split("train"), corpus.modalities, corpus.task))
     result = fit(

@@ -18,13 +18,21 @@ _Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 class FitConfig(Config):
     """Options of fitting a model."""
 
-    SILENT: ClassVar[Mapping[str, Any]] = {"ema_decay": 0.0, "class_weights": None, "focal_gamma": 0.0}
+    SILENT: ClassVar[Mapping[str, Any]] = {
+        "ema_decay": 0.0,
+        "class_weights": None,
+        "focal_gamma": 0.0,
+        "rates": None,
+    }
     """Counterpart of `NetworkConfig.SILENT` for training."""
 
     epochs: Annotated[int, Field(ge=1)] = 30
     """Passes over the train split at most."""
     learning_rate: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 3e-3
     """Peak learning rate of AdamW, reached after the warm-up."""
+    rates: dict[str, _Weight] | None = None
+    """Factor on the learning rate by the beginning of a weight's name, such as ``{"encoders.text": 0.1}``.
+    The longest that fits decides, and 0 leaves weights as they are."""
     weight_decay: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.01
     """Decoupled weight decay; biases, norms and other vectors are spared."""
     warmup_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.05

@@ -46,7 +46,7 @@ from alignmamba.training.moving_average import AveragedWeights
 from alignmamba.training.objective import Minimise, Objective, Parcel, Supervised
 from alignmamba.training.progress import Progress
 from alignmamba.training.selection import check_metric, column, improves, selection
-from alignmamba.training.stages import check_stages, optimiser
+from alignmamba.training.stages import check_rates, check_stages, optimiser
 
 # Between these a model that predicts in units of the label needs no help: targets have about the size of what
 # a fresh head says.
@@ -98,6 +98,7 @@ def fit(
     require_loggers(config)
     objective = model if isinstance(model, Objective) else Supervised(model, task)
     objective.regression_loss, objective.label_smoothing = config.regression_loss, config.label_smoothing
+    check_rates(objective, config.rates or {})
     for stage in check_stages(objective):
         # a mistake is reported now, not stages later
         selection(stage.select or config.select, task, higher_is_better)
@@ -173,8 +174,16 @@ def _set_up(
 def _staged(run: Run, number: int) -> Run:
     """The run in a stage, with new optimisers."""
     stage = run.objective.stages[number]
-    rates = {"learning_rate": run.config.learning_rate, "weight_decay": run.config.weight_decay}
-    made = [optimiser(run.objective, each, **rates) for each in stage.optimisers]
+    made = [
+        optimiser(
+            run.objective,
+            each,
+            learning_rate=run.config.learning_rate,
+            weight_decay=run.config.weight_decay,
+            rates=run.config.rates,
+        )
+        for each in stage.optimisers
+    ]
     wrapped = run.fabric.setup_optimizers(*made) if made else ()
     optimizers = cast(tuple[Optimizer, ...], wrapped if isinstance(wrapped, tuple) else (wrapped,))
     metric = selection(stage.select or run.config.select, run.objective.task, run.higher_is_better)

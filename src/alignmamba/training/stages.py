@@ -1,14 +1,17 @@
 """The optimisers of a stage: which weights each changes, how fast, and in which steps."""
 
 import math
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
 
 from torch import nn
 from torch.optim import AdamW, Optimizer
 
 from alignmamba.errors import ConfigError, TrainingError
 from alignmamba.training.objective import Minimise, Objective, Stage
+
+_NETWORK: Final = "model."
+"""Beginning of the names of the network's weights within an objective."""
 
 
 def check_stages(objective: Objective) -> Sequence[Stage]:
@@ -60,8 +63,47 @@ def check_stages(objective: Objective) -> Sequence[Stage]:
     return stages
 
 
-def optimiser(module: nn.Module, minimise: Minimise, *, learning_rate: float, weight_decay: float) -> AdamW:
+def check_rates(objective: Objective, rates: Mapping[str, float]) -> None:
+    """Refuse factors on the learning rate that no weight has, or that leave nothing to train.
+
+    Raises:
+        ConfigError: With the first beginning that no name has.
+    """
+    names = [name for name, weight in objective.model.named_parameters() if weight.requires_grad]
+    for prefix in rates:
+        if not any(name.startswith(prefix) for name in names):
+            parts = dict.fromkeys(name.partition(".")[0] for name in names)
+            raise ConfigError(
+                f"fit.rates: no weight has a name that begins with {prefix!r}, expected for example"
+                f" {', '.join(parts)}"
+            )
+    every = [name for name, weight in objective.named_parameters() if weight.requires_grad]
+    for stage in objective.stages if rates else ():
+        for each in stage.optimisers:
+            if not any((each.rate(name) or 0) * factor_of(name, rates) for name in every):
+                raise ConfigError(
+                    f"fit.rates: leave no weight to train in stage {stage.name!r}, expected one above 0"
+                )
+
+
+def factor_of(name: str, rates: Mapping[str, float]) -> float:
+    """Factor on the learning rate of a parameter of an objective; 1 where no beginning fits."""
+    own = name.removeprefix(_NETWORK)
+    fitting = [prefix for prefix in rates if own.startswith(prefix)] if own != name else []
+    return rates[max(fitting, key=len)] if fitting else 1.0
+
+
+def optimiser(
+    module: nn.Module,
+    minimise: Minimise,
+    *,
+    learning_rate: float,
+    weight_decay: float,
+    rates: Mapping[str, float] | None = None,
+) -> AdamW:
     """AdamW over the weights of one optimiser, in groups by the factor on the learning rate.
+
+    `rates` are further factors by the beginning of a weight's name within the network.
 
     A parameter that has a ``_learning_rate`` takes it as its peak; ``_rate_of`` names whose it is.
     Matrices decay; vectors (biases, norms) and parameters that say ``_no_weight_decay`` do not.
@@ -71,6 +113,7 @@ def optimiser(module: nn.Module, minimise: Minimise, *, learning_rate: float, we
         factor = minimise.rate(name)
         own = getattr(parameter, "_learning_rate", None)
         factor = factor * own / learning_rate if factor and own else factor
+        factor = factor * factor_of(name, rates or {}) if factor else factor
         if factor and parameter.requires_grad:
             spared = parameter.ndim <= 1 or bool(getattr(parameter, "_no_weight_decay", False))
             groups.setdefault((factor, spared), []).append(parameter)

@@ -27,8 +27,14 @@ class Predict(ApplyingVerb, EngineVerb):
     """Media files, or folders of them, in place of --data."""
     data: Annotated[str | None, arg(metavar="PATH|synthetic", help_behavior_hint="(or CLIP)")] = None
     """Corpus directory, or file that `alignmamba convert` reads."""
-    out: Annotated[Path, arg(metavar="FILE.csv|.parquet")]
+    out: Annotated[
+        Path | None, arg(metavar="FILE.csv|.parquet", help_behavior_hint="(required without --html)")
+    ] = None
     """Table to write; replaces a file once it is complete. Parquet needs alignmamba[formats]."""
+    html: Annotated[Path | None, arg(metavar="FILE.html", help_behavior_hint="(default: none)")] = None
+    """Page to write about one CLIP: it plays, with what the model matched and needed. Holds the clip."""
+    also: Annotated[tuple[Path, ...], arg(metavar="RUN ...", help_behavior_hint="(default: none)")] = ()
+    """Further runs for the page, for example of other seeds: it shows how much predictions vary."""
     split: Annotated[
         Literal["train", "valid", "test"] | None,
         arg(metavar="{train,valid,test}", help_behavior_hint="(default: every split)"),
@@ -41,10 +47,13 @@ class Predict(ApplyingVerb, EngineVerb):
 
     def run(self) -> int:
         """Predict."""
+        self._check()
+        if self.html is not None:
+            return self._show_clip(self.html)
+        assert self.out is not None
         if self.clips:
-            return self._predict_clips()
-        if self.data is None:
-            raise ConfigError("predict: expected --data PATH, a corpus, or media files, found neither")
+            return self._predict_clips(self.out)
+        assert self.data is not None
         from alignmamba.recipes.finished_run import predict
 
         report = predict(self.directory, self.data, self.out, split=self.split, **self.matching())
@@ -55,11 +64,51 @@ class Predict(ApplyingVerb, EngineVerb):
             write(f"{report['rows']} predictions ({', '.join(report['splits'])}) in {report['out']}")
         return 0
 
-    def _predict_clips(self) -> int:
-        """Predict media files."""
-        for name, given in (("data", self.data), ("split", self.split), ("nonfinite", self.nonfinite)):
+    def _check(self) -> None:
+        """Refuse options that do not go together, before anything is opened."""
+        if self.out is None and self.html is None:
+            raise ConfigError("predict: expected --out FILE.csv|.parquet; see alignmamba predict --help")
+        if not self.clips and self.html is not None:
+            raise ConfigError("html: expected one CLIP to show, found none")
+        if not self.clips and self.data is None:
+            raise ConfigError("predict: expected --data PATH, a corpus, or media files, found neither")
+        if self.also and self.html is None:
+            raise ConfigError("also: goes with --html, whose page shows several runs")
+        others = (("data", self.data), ("split", self.split), ("nonfinite", self.nonfinite))
+        for name, given in others if self.clips else ():
             if given is not None:
                 raise ConfigError(f"{name}: does not go with media files, expected one of --{name} and CLIP")
+
+    def _show_clip(self, page: Path) -> int:
+        """Predict one media file and write a page about it."""
+        from alignmamba.recipes.clip_page.clip_page import write_clip_page
+
+        matching = self.matching()
+        with closing(clip_progress()) as progress:
+            made = write_clip_page(
+                self.directory,
+                self.clips,
+                page,
+                also=self.also,
+                out=self.out,
+                models=self.models,
+                engine=self.clip_engine(),
+                rename=matching["rename"],
+                ignore=matching["ignore"],
+                progress=progress,
+            )
+        for note in made.study.notes:
+            say(f"note: {note}")
+        if self.json:
+            self.emit({**(made.table or {}), **made.facts(page)})
+            return 0
+        if made.table is not None:
+            write(f"{made.table['rows']} predictions of media files in {made.table['out']}")
+        write(f"{made.headline} in {page} ({len(made.text) / 1e6:.1f} MB)")
+        return 0
+
+    def _predict_clips(self, out: Path) -> int:
+        """Predict media files."""
         from alignmamba.recipes.extraction.clip_predictions import predict_clips
 
         matching = self.matching()
@@ -67,7 +116,7 @@ class Predict(ApplyingVerb, EngineVerb):
             report = predict_clips(
                 self.directory,
                 self.clips,
-                self.out,
+                out,
                 models=self.models,
                 engine=self.clip_engine(),
                 max_failed=self.max_failed,

@@ -33,6 +33,8 @@ class ClipOutcome:
     """Mark of a clip that was in the store before."""
     present: tuple[str, ...] = ()
     """Modalities that it has."""
+    absent: tuple[tuple[str, str], ...] = ()
+    """Modalities that it lacks, each with the reason."""
     notes: tuple[str, ...] = ()
     """Half a sentence each on what is imperfect."""
 
@@ -65,6 +67,7 @@ def read_clip(order: ClipOrder, row: int, clip: MediaClip) -> ClipOutcome:
         key=key,
         cached=known is not None,
         present=tuple(content.tracks),
+        absent=tuple(content.absent.items()),
         notes=(*content.notes, *own),
     )
 

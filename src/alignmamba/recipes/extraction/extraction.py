@@ -68,6 +68,8 @@ class Extraction:
     failed: int
     present: Mapping[str, int]
     """Modality to the number of clips that have it."""
+    absent: Mapping[str, str]
+    """Modality that some clip lacks to the reason of one of them."""
     notes: Mapping[str, int]
     """Half a sentence on what is imperfect, to the number of clips that it concerns."""
     seconds: float
@@ -153,6 +155,7 @@ def extract(
         cached=sum(outcome.cached for outcome in found.values()),
         failed=len(failed),
         present=present,
+        absent={name: why for outcome in read.values() for name, why in outcome.absent},
         notes=Counter(note for outcome in read.values() for note in set(outcome.notes)),
         seconds=time.perf_counter() - began,
     )

@@ -26,6 +26,8 @@ TITLES: Final = {RUN: "Training run", RUNS: "Runs compared"}
 """Title of a page that is about no experiment."""
 MOST_PAIRS: Final = 15
 """Pairs of runs whose agreement is shown."""
+_STYLES = ("palette.css", "page.css")
+"""Parts of the page's style, in their order."""
 _SCRIPTS = ("elements.js", "confusion.js", "viewer.js", "samples.js")
 """Parts of the page's script, in their order."""
 
@@ -129,7 +131,7 @@ def render(gathered: Gathered) -> str:
     return environment.from_string(package_text("page.html.j2")).render(
         version=__version__,
         markup=Markup,
-        style=Markup(package_text("page.css")),
+        style=Markup("".join(map(package_text, _STYLES))),
         script=Markup("".join(map(package_text, _SCRIPTS))),
         data=Markup(script_json(data)),
         title=_title(gathered.kind),

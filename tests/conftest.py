@@ -6,12 +6,16 @@ kernels run under Triton's interpreter, which must be chosen before triton is im
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import torch
 from hypothesis import settings
 
 from small_run import CONFIG, write_small_corpus
+
+if TYPE_CHECKING:
+    from clip_runs import ClipRuns
 
 settings.register_profile("fixed", derandomize=True, deadline=None, max_examples=40, database=None)
 settings.load_profile("fixed")
@@ -37,3 +41,11 @@ def run(tmp_path_factory: pytest.TempPathFactory, corpus: Path) -> Path:
     path = tmp_path_factory.mktemp("runs") / "finished"
     train(check_config({**CONFIG, "data": str(corpus)}), out=path, progress=None)
     return path
+
+
+@pytest.fixture(scope="session")
+def clip_runs(tmp_path_factory: pytest.TempPathFactory) -> "ClipRuns":
+    """Small clips and runs on them, which no test changes."""
+    from clip_runs import make_clip_runs
+
+    return make_clip_runs(tmp_path_factory.mktemp("clip_runs"))

@@ -20,7 +20,7 @@ MOST_PICTURES: Final = 24
 MOST_BINS: Final = 1200
 """Values of loudness."""
 _PICTURE_HEIGHT: Final = 96
-_RATE: Final = 8_000
+_RATE: Final = 16_000
 """Samples a second at which loudness is measured."""
 _BIN_SECONDS: Final = 0.02
 _BLOCK_SECONDS: Final = 30.0

@@ -25,6 +25,7 @@ EXTRAS: Final[Mapping[str, tuple[str, ...]]] = {
     "egemaps": ("opensmile",),
     "asr": ("faster_whisper",),
     "ray": ("ray",),
+    "demo": ("starlette", "uvicorn", "python_multipart", "jinja2"),
 }
 """Extra to the modules that it installs, as ``pyproject.toml`` lists them."""
 

@@ -11,6 +11,7 @@ import tyro
 from alignmamba.cli import completion
 from alignmamba.cli.bench import Bench
 from alignmamba.cli.convert import Convert
+from alignmamba.cli.demo import Demo
 from alignmamba.cli.doctor import Doctor
 from alignmamba.cli.evaluate import Evaluate
 from alignmamba.cli.experiment import Experiment
@@ -42,6 +43,7 @@ VERBS: dict[str, type[Verb]] = {
     "train": Train,
     "evaluate": Evaluate,
     "predict": Predict,
+    "demo": Demo,
     "convert": Convert,
     "export": Export,
     "extract": Extract,

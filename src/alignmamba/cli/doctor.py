@@ -25,6 +25,7 @@ PURPOSES = {
     "egemaps": "voice in own video files as eGeMAPS, for research alone",
     "asr": "transcripts of own video files",
     "ray": "alignmamba extract on a cluster (--engine ray)",
+    "demo": "alignmamba demo: a local page on which others try clips",
 }
 
 

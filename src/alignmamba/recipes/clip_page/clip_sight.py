@@ -1,6 +1,7 @@
 """A clip as people see and hear it: its length, its loudness and some of its pictures."""
 
 import io
+import signal
 from collections.abc import Iterator
 from dataclasses import dataclass
 from multiprocessing import get_context
@@ -57,7 +58,7 @@ def seen_apart(path: Path, *, seconds: float | None = None) -> ClipSight:
     require("page", "media", "av", "pebble", "PIL")
     from pebble import ProcessExpired, ProcessPool
 
-    pool: Any = ProcessPool(max_workers=1, context=get_context("spawn"))
+    pool: Any = ProcessPool(max_workers=1, initializer=_unheeding, context=get_context("spawn"))
     try:
         sight: ClipSight = pool.schedule(clip_sight, args=(path,), timeout=seconds).result()
     except ProcessExpired as error:
@@ -68,6 +69,11 @@ def seen_apart(path: Path, *, seconds: float | None = None) -> ClipSight:
         pool.stop()
         pool.join()
     return sight
+
+
+def _unheeding() -> None:
+    """Leave Ctrl-C to the parent."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def clip_sight(path: Path) -> ClipSight:

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from alignmamba.contracts import Task
+from alignmamba.errors import DataError
 from alignmamba.extras import require
 from alignmamba.media.recipe import Recipe, repeated
 from alignmamba.recipes.clip_page.clip_page import clip_page, opened_runs
@@ -52,11 +53,13 @@ def serve_demo(
     front = Front(
         question=_question(runs[0].model.config.task),
         about=f"Predicted by {runs[0].config.model}, {'run' if len(runs) == 1 else 'runs'} {names}.",
-        takes_words=_takes_words(recipe),
+        words=_words_label(recipe),
         most_bytes=most_bytes,
     )
 
     def answer(upload: Upload) -> str:
+        if _subtitles_alone(recipe) and upload.path.with_suffix(".txt").exists():
+            raise DataError("words: found plain text, expected subtitles (SubRip or WebVTT) with their times")
         return clip_page(runs, upload.path, name=upload.name, back=True, models=models, engine=engine).text
 
     serve(answer, front, port=port, announce=announce)
@@ -72,5 +75,13 @@ def _question(task: Task) -> str:
     return "The model predicts a number from {:g} to {:g}.".format(*task.label_range)
 
 
-def _takes_words(recipe: Recipe) -> bool:
-    return recipe.text is not None and recipe.words is not None and recipe.words.name != "asr"
+def _words_label(recipe: Recipe) -> str:
+    """Label of the field for words; empty where no words are read, or a tool writes them down."""
+    if recipe.text is None or recipe.words is None or recipe.words.name == "asr":
+        return ""
+    said = "Subtitles" if _subtitles_alone(recipe) else "Words that are spoken, or subtitles"
+    return f"{said} (SubRip or WebVTT), if you have them"
+
+
+def _subtitles_alone(recipe: Recipe) -> bool:
+    return recipe.words is not None and recipe.words.name == "subtitles"

@@ -2,6 +2,7 @@
 
 import asyncio
 import hmac
+import os
 import secrets
 import signal
 import socket
@@ -58,8 +59,8 @@ class Front:
     """Sentence on what is predicted."""
     about: str
     """Sentence on the runs."""
-    takes_words: bool
-    """Room for words, which the runs read and no tool writes down."""
+    words: str
+    """Label of the field for words, which the runs read; empty for none."""
     most_bytes: int
     """Largest clip."""
 
@@ -126,12 +127,13 @@ def _interruptible() -> Iterator[None]:
 
 @contextmanager
 def _listening(port: int) -> Iterator[socket.socket]:
+    if not 0 <= port <= 65_535:
+        raise ConfigError(f"port: found {port}, expected a number from 0 to 65535")
     try:
         listening = socket.create_server((HOST, port))
-    except (OSError, OverflowError) as error:
-        raise ConfigError(
-            f"port {port}: cannot be used: {getattr(error, 'strerror', None) or error}"
-        ) from error
+    except OSError as error:
+        why = os.strerror(error.errno) if error.errno else error
+        raise ConfigError(f"port {port}: cannot be used: {why}") from error
     with listening:
         yield listening
 

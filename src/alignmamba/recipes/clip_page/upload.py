@@ -115,7 +115,7 @@ async def received(
         most_bytes: Largest media file that is taken, whatever the headers declare.
 
     Raises:
-        UploadError: If the body is not such a form, is too large, or stops to arrive.
+        UploadError: If the body is not such a form, is too large, or stops arriving.
     """
     from python_multipart.exceptions import FormParserError
     from python_multipart.multipart import MultipartParser, parse_options_header
@@ -141,7 +141,7 @@ async def received(
         except FormParserError as fault:
             raise UploadError("Expected the form of this page, found a damaged one.") from fault
     if not form.done:
-        raise UploadError("The form ended before its end.")
+        raise UploadError("The form broke off before its end.")
     if not form.size:
         raise UploadError("Choose a clip first.")
     words = form.words.decode("utf-8", "replace").strip()
@@ -166,4 +166,4 @@ async def _in_time(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
         except StopAsyncIteration:
             return
         except TimeoutError as fault:
-            raise UploadError("The clip stopped to arrive.", 408) from fault
+            raise UploadError("The clip stopped arriving.", 408) from fault

@@ -20,12 +20,12 @@ EXTRAS: Final[Mapping[str, tuple[str, ...]]] = {
     "tune": ("optuna",),
     "gpu": ("triton",),
     "text": ("transformers",),
-    "media": ("av", "pebble", "PIL", "pocketsphinx", "webvtt", "praatio", "num2words"),
+    "media": ("av", "pebble", "PIL", "pocketsphinx", "webvtt", "praatio", "num2words", "jinja2"),
     "face": ("mediapipe",),
     "egemaps": ("opensmile",),
     "asr": ("faster_whisper",),
     "ray": ("ray",),
-    "demo": ("starlette", "uvicorn", "python_multipart", "jinja2"),
+    "demo": ("starlette", "uvicorn", "python_multipart"),
 }
 """Extra to the modules that it installs, as ``pyproject.toml`` lists them."""
 

@@ -20,7 +20,7 @@ PURPOSES = {
     "tune": "alignmamba tune: search for settings",
     "onnx": "export to ONNX",
     "text": "language models as encoders of token ids",
-    "media": "own video files: decoding, word times and subtitles",
+    "media": "own video files: decoding, word times, subtitles and pages",
     "face": "faces in own video files",
     "egemaps": "voice in own video files as eGeMAPS, for research alone",
     "asr": "transcripts of own video files",

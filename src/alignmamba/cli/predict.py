@@ -97,7 +97,10 @@ class Predict(ApplyingVerb, EngineVerb):
                 ignore=matching["ignore"],
                 progress=progress,
             )
-        for note in made.study.notes:
+        absent = [
+            f"no {name}: {why}; the prediction does without it" for name, why in made.study.absent.items()
+        ]
+        for note in (*made.study.notes, *absent):
             say(f"note: {note}")
         if self.json:
             self.emit({**(made.table or {}), **made.facts(page)})

@@ -94,7 +94,7 @@ def opened_runs(run: str | Path, also: Sequence[str | Path] = ()) -> tuple[Opene
     Raises:
         AlignMambaError: If a run cannot be used, or differs from the first in recipe or task.
     """
-    require("page", "experiments", "jinja2")
+    require("page", "media", "av", "pebble", "PIL", "jinja2")
     opened = tuple(OpenedRun.open(each) for each in (run, *also))
     for each in opened:
         recipe_of(each)

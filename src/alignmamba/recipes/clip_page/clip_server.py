@@ -16,8 +16,6 @@ from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, Final
 
-from markupsafe import Markup
-
 from alignmamba import __version__
 from alignmamba.errors import ConfigError
 from alignmamba.extras import require
@@ -83,7 +81,7 @@ def serve(
         ConfigError: If the port cannot be used, or the extra ``demo`` is not installed.
         KeyboardInterrupt: At the end.
     """
-    require("demo", "demo", "starlette", "uvicorn", "python_multipart")
+    require("demo", "demo")
     import uvicorn
 
     with (
@@ -246,6 +244,7 @@ class ClipApp:
 
     def _page(self, error: str, status: int = 200) -> "Response":
         """Front page, with a line on what went wrong."""
+        from markupsafe import Markup
         from starlette.responses import HTMLResponse
 
         report = "alignmamba.recipes.report"

@@ -11,7 +11,6 @@ from typing import Any, Final
 import numpy as np
 
 from alignmamba.errors import DataError
-from alignmamba.extras import require
 from alignmamba.files import manner_of_end
 from alignmamba.media.clip import MediaClip
 from alignmamba.media.decoding import blocks, facts, frames
@@ -55,7 +54,6 @@ def seen_apart(path: Path, *, seconds: float | None = None) -> ClipSight:
     Raises:
         DataError: If the file cannot be read, or not in time; the message names it.
     """
-    require("page", "media", "av", "pebble", "PIL")
     from pebble import ProcessExpired, ProcessPool
 
     pool: Any = ProcessPool(max_workers=1, initializer=_unheeding, context=get_context("spawn"))

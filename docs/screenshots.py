@@ -1,10 +1,11 @@
-"""Pictures of the report: a run on invented sentences that only words and voice together explain, and what a
-browser shows of it.
+"""Pictures of pages: the report of a run on invented sentences that only words and voice together explain,
+and the page about a clip of the demo's video, as a browser shows them.
 
 Needs Chromium, chromedriver and Selenium: ``make screenshots``.
 """
 
 import base64
+import runpy
 import shutil
 import sys
 import tempfile
@@ -16,14 +17,21 @@ import numpy as np
 
 from alignmamba.contracts import Role, Task
 from alignmamba.data.archive import write_corpus
-from alignmamba.recipes.configuration import check_config
+from alignmamba.media.recipe import composed
+from alignmamba.recipes.clip_page.clip_page import write_clip_page
+from alignmamba.recipes.configuration import check_config, read_config
+from alignmamba.recipes.extraction.clip_table import LabelChoice, labelled_clips
+from alignmamba.recipes.extraction.extraction import extract
 from alignmamba.recipes.report.page import write_page
 from alignmamba.recipes.training_run import train
 
 SIZES: Final[Mapping[Role, int]] = {"train": 800, "valid": 100, "test": 200}
 CONFIG: Final = {"fit": {"epochs": 6}, "options": {"d_model": 32, "depth": 1}, "loader": {"batch_size": 16}}
 SCREEN: Final = {"width": 960, "height": 720, "deviceScaleFactor": 1, "mobile": False}
-MOST_BYTES: Final = 300_000
+MOST_BYTES: Final = 400_000
+EXAMPLES: Final = Path(__file__).parents[1] / "examples"
+SEEDS: Final = 3
+"""Runs on the clips, whose predictions vary."""
 
 CLASSES: Final = ("praise", "irony", "teasing", "complaint")
 """Kind words in a pleased voice, kind words in an annoyed one, harsh words in a pleased voice, harsh words in
@@ -49,15 +57,16 @@ WORD_SECONDS: Final = (0.22, 0.4)
 
 
 def main(out: Path) -> None:
-    """Write ``report.png``, ``sample.png`` and ``plan-viewer.png`` into a folder."""
+    """Write ``report.png``, ``sample.png``, ``plan-viewer.png`` and ``clip-page.png`` into a folder."""
     browser, driver = shutil.which("chromium") or shutil.which("google-chrome"), shutil.which("chromedriver")
     if browser is None or driver is None:
         sys.exit("screenshots: needs chromium and chromedriver on the path")
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
         page = write_page(train_on_sentences(place)).path
+        clip = page_of_clip(place)
         out.mkdir(parents=True, exist_ok=True)
-        for name, picture in _pictures(page, browser, driver).items():
+        for name, picture in _pictures(page, clip, browser, driver).items():
             if len(picture) > MOST_BYTES:
                 sys.exit(f"screenshots: {name} has {len(picture)} bytes, expected at most {MOST_BYTES}")
             (out / name).write_bytes(picture)
@@ -125,7 +134,29 @@ def _word_vector(word: str) -> np.ndarray:
     return np.random.default_rng(list(word.encode())).normal(0, 1, WIDTHS["text"])
 
 
-def _pictures(page: Path, binary: str, driver: str) -> dict[str, bytes]:
+def page_of_clip(place: Path) -> Path:
+    """Make the clips of the demo in a folder, train on them with several seeds, and show a new clip.
+
+    Returns:
+        The page about it.
+    """
+    make_clips = runpy.run_path(str(EXAMPLES / "demo_video.py"))["make_clips"]
+    clips, corpus, page = place / "clips", place / "corpus", place / "clip.html"
+    make_clips(clips)
+    recipe = composed(
+        {"text": "hashed", "words": "subtitles", "audio": "logmel", "video": "pixels"}, {}
+    ).recipe
+    extract(labelled_clips(clips, clips / "labels.csv", LabelChoice()), recipe, corpus)
+    runs = []
+    for seed in range(SEEDS):
+        settings = read_config(EXAMPLES / "demo_video.yaml", overrides={"data": str(corpus), "seed": seed})
+        runs.append(train(settings, out=place / f"run{seed}", progress=None).directory)
+    make_clips(place / "new", seed=1, clips={"test": 1})
+    write_clip_page(runs[0], [place / "new"], page, also=runs[1:])
+    return page
+
+
+def _pictures(page: Path, clip: Path, binary: str, driver: str) -> dict[str, bytes]:
     from selenium import webdriver
 
     options = webdriver.ChromeOptions()
@@ -146,7 +177,11 @@ def _pictures(page: Path, binary: str, driver: str) -> dict[str, bytes]:
         browser.execute_script(_CHOOSE_A_JUDGEMENT, [word for words in JUDGEMENTS for word in words])
         made["plan-viewer.png"] = _part(browser, "#plan-viewer", "#plan-viewer .pair")
         browser.execute_script("document.querySelector('#sample-table button.open').click()")
-        return {**made, "sample.png": browser.get_screenshot_as_png()}
+        made["sample.png"] = browser.get_screenshot_as_png()
+        browser.get(clip.as_uri())
+        browser.execute_async_script(_CHOOSE_A_WORD)
+        made["clip-page.png"] = _part(browser, "header", "#line")
+        return made
     finally:
         browser.quit()
 
@@ -157,6 +192,17 @@ const judgement = tokens.find((each) => arguments[0].includes(each.textContent))
 judgement.dispatchEvent(new Event("click", {bubbles: true}));
 """
 """So that its matches stand out."""
+_CHOOSE_A_WORD: Final = """
+const [done] = arguments, player = document.getElementById("player");
+const choose = () => {
+  player.addEventListener("seeked", () => setTimeout(done, 1000), {once: true});
+  const words = lanes.find((lane) => lane.tokens);
+  go(words, words.length - 1);
+};
+if (player.readyState >= 2) choose();
+else player.addEventListener("loadeddata", choose, {once: true});
+"""
+"""The last one; after a second nothing moves in the player."""
 _PART: Final = """
 const [first, last] = arguments[0].map((each) => document.querySelector(each).getBoundingClientRect());
 return [first.top + window.scrollY, last.bottom + window.scrollY];

@@ -151,8 +151,8 @@ def test_effects_name_what_changes_without_a_modality(made: ClipPage) -> None:
         made.study, [0.9, 0.1], [0.7, 0.3], text=[0.2, 0.8], audio=[0.8, 0.2], video=[0.85, 0.15]
     )
     everything, words, sound, pictures = clip_sentences.effects(study)
-    assert (everything.label, everything.prediction, everything.change) == ("everything", "glad", "")
-    assert (words.label, words.prediction, words.said) == ("without words", "sad", "20\u00a0%")
+    assert (everything.label, everything.prediction, everything.change) == ("nothing", "glad", "")
+    assert (words.label, words.prediction, words.said) == ("words", "sad", "20\u00a0%")
     assert (words.change, words.spread) == ("\u221260", "\u221270 to \u221250")
     assert words.share == pytest.approx(-0.6)
     assert (sound.change, sound.spread) == ("0", "\u221210 to +10")

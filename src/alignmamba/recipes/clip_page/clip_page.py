@@ -269,7 +269,9 @@ def player_data(study: ClipStudy, *, playable: bool) -> dict[str, Any]:
     lanes = {lane.modality: lane for lane in study.lanes}
     sight = study.sight
     return {
-        "seconds": max(sight.seconds, 0.01),
+        "seconds": max(
+            0.01, sight.seconds, *(float(lane.times[-1] or 0) for lane in study.lanes if lane.times)
+        ),
         "type": media_type(sight) if playable else None,
         "pictures": [
             [seconds, f"data:image/jpeg;base64,{base64.b64encode(picture).decode()}"]

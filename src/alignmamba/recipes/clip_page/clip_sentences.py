@@ -49,6 +49,7 @@ class Effect:
     """Prediction without one modality, or with all of them."""
 
     label: str
+    """Modality that is left out, or ``nothing``."""
     prediction: str
     said: str
     """Probability of the class that all modalities make most probable; empty of a regression."""
@@ -76,10 +77,10 @@ def confidence(study: ClipStudy) -> str:
     values = [float(answer.complete[_top(study)]) for answer in answers]
     if task.kind == "regression":
         if not several:
-            return "One run; further runs would show how much the value varies (--also)."
+            return "One run; runs of other seeds may differ."
         return f"Mean of {len(answers)} runs, which predict {_spread(values, number)}."
     if not several:
-        return "One run; further runs would show how much this varies (--also)."
+        return "One run; runs of other seeds may differ."
     chosen = [int(answer.complete.argmax()) for answer in answers]
     agreeing = chosen.count(_top(study))
     who = (
@@ -140,7 +141,7 @@ def effects(study: ClipStudy) -> list[Effect]:
     regression = study.task.kind == "regression"
     rows = [
         Effect(
-            label="everything",
+            label="nothing",
             prediction=headline(study),
             said="" if regression else percent(float(study.mean[top])),
             change="",
@@ -154,7 +155,7 @@ def effects(study: ClipStudy) -> list[Effect]:
         change = float(np.mean(changes))
         rows.append(
             Effect(
-                label=f"without {title(name).lower()}",
+                label=title(name).lower(),
                 prediction=_prediction(study, without),
                 said="" if regression else percent(float(without[top])),
                 change=signed(change) if regression else points(change),
@@ -181,7 +182,7 @@ def effect_words(study: ClipStudy) -> str:
     decisive = [row.label for row in rows if row.prediction != headline(study)]
     if not decisive:
         return "The prediction stays the same whichever one is left out."
-    return f"The prediction changes {_listed(decisive)}."
+    return f"The prediction changes without {_listed(decisive, 'or')}."
 
 
 def runs_words(study: ClipStudy) -> str:
@@ -246,5 +247,5 @@ def _prediction(study: ClipStudy, values: NDArray[np.float64]) -> str:
     return number(float(values[0]))
 
 
-def _listed(names: Sequence[str]) -> str:
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+def _listed(names: Sequence[str], last: str) -> str:
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} {last} {names[-1]}"

@@ -1,7 +1,7 @@
 // One clip: its player, its words, and its tokens over one time axis.
 
 const { seconds, lanes, links, pictures, loudness } = data;
-const PAD = 10, AXIS = 42, GAP = 84, APART = 12, FOOT = 10, WIDEST = 24000, LEAST_WORD = 52, MOST_RIBBONS = 1500, LAST_WORD = 1.2;
+const PAD = 10, AXIS = 42, GAP = 84, APART = 22, FOOT = 10, WIDEST = 24000, LEAST_WORD = 52, MOST_RIBBONS = 1500, LAST_WORD = 1.2;
 const HEIGHTS = { words: 38, sound: 66, strip: 66, marks: 34 };
 const anchor = lanes.find((lane) => lane.modality === data.anchor);
 const player = at("player"), play = at("play"), position = at("position"), transcript = at("transcript"), line = at("line");

@@ -112,16 +112,20 @@ def test_a_token_shows_what_it_was_matched_to(browser: Any, pages: dict[str, Pat
         wait(page, LOADED)
         assert len(page.all("#scroll .ribbons .ribbon")) > 0
         page.point_at(page.all("#scroll .token")[1])
-        assert page.text("#line").startswith("“very” at 0.30 s is matched to sound of ")
-        links = "return JSON.parse(document.getElementById('data').textContent).links"
-        expected = 0
-        for link in page.browser.execute_script(links):
+        held = "return JSON.parse(document.getElementById('data').textContent)"
+        data = page.browser.execute_script(held)
+        times = {lane["modality"]: lane["times"] for lane in data["lanes"]}
+        expected, begins = 0, {}
+        for link in data["links"]:
             index = link["index"]
-            if link["marginal"] == "source":
-                runs = zip([None, *index], index, strict=False)
-                expected += sum(before != now == 1 for before, now in runs)
-            else:
-                expected += index[1] >= 0
+            own = (
+                [at for at, to in enumerate(index) if to == 1] if link["marginal"] == "source" else [index[1]]
+            )
+            expected += sum(before + 1 != after for before, after in zip([-2, *own], own, strict=False))
+            begins[link["modality"]] = f"{times[link['modality']][own[0]]:.2f}"
+        said = page.text("#line")
+        assert said.startswith(f"“very” at 0.30 s is matched to sound of {begins['audio']} to ")
+        assert f", and to pictures of {begins['video']} to " in said
         assert len(page.all("#scroll .shown .ribbon")) == expected > 0
         assert page.texts("#scroll .token.on") == ["very"]
 

@@ -173,8 +173,9 @@ def _answer(run: LoadedRun) -> Answer:
         names = ", ".join(spec.name for spec in run.model.config.modalities)
         raise DataError(f"run {run.stored.path}: expected a clip with at least one of {names}")
     complete = run.predictions(kept_view(split, present, rows))
-    there = {name: mask for name, mask in present.items() if mask[0]}
-    without = {name: _finite(run, predictions) for name, predictions in without_each(run, split, there, rows)}
+    without = {
+        name: _finite(run, predictions) for name, predictions in without_each(run, split, present, rows)
+    }
     return Answer(
         run=run.stored.path.name,
         seed=run.config.seed,

@@ -10,6 +10,7 @@ from layouts_pickled import assert_holds, write, write_old
 from alignmamba.errors import DataError
 from alignmamba.formats.conversion import convert
 from alignmamba.formats.known_formats import detect
+from alignmamba.formats.pickles.padded_layout import PaddedOptions
 
 
 @pytest.fixture
@@ -121,6 +122,9 @@ def test_faults_are_counted(file: Path) -> None:
 def test_refusals(file: Path) -> None:
     content, _ = layouts_pickled.mult()
     content["train"]["labels"] = np.zeros((5, 4, 2))
+    with pytest.raises(DataError, match=r"mosi_data\.pkl: labels: expected as many labels for each clip"):
+        convert("mult", [write(file, content)], file.parent / "corpus")
+    content["train"]["labels"] = np.zeros((5, 4, 3))
     with pytest.raises(
         DataError,
         match=r"mosi_data\.pkl: split 'train': labels: expected 5 numbers, one per clip, found an array",
@@ -132,6 +136,41 @@ def test_refusals(file: Path) -> None:
             del split[name]
     with pytest.raises(DataError, match="expected at least one of the fields text, audio, vision"):
         convert("mult", [write(file, content)], file.parent / "corpus")
+
+
+def test_iemocap_has_four_emotions_of_which_one_is_the_target(file: Path) -> None:
+    content, _ = layouts_pickled.mult()
+    random = np.random.default_rng(0)
+    there = {role: random.integers(0, 2, size=(len(part["labels"]), 4)) for role, part in content.items()}
+    for role, part in content.items():
+        part["labels"] = np.eye(2, dtype=np.int64)[there[role]]
+    done = convert("mult", [write(file, content)], file.parent / "corpus")
+    assert "several labels: neutral is the target, happy, sad, angry stand beside it" in done.notes
+    assert done.corpus.task.classes == ("no", "yes")
+    for role, split in done.corpus.splits.items():
+        assert [sample.target for sample in split] == there[role][:, 0].tolist()
+        assert [sample.labels["angry"] for sample in split] == there[role][:, 3].tolist()
+    angry = convert("mult", [file], file.parent / "angry", options=PaddedOptions(label="angry")).corpus
+    assert [sample.target for sample in angry.split("train")] == there["train"][:, 3].tolist()
+    with pytest.raises(DataError, match=r"labels: label 'bored': expected one of \['neutral', 'happy'"):
+        convert("mult", [file], file.parent / "bored", options=PaddedOptions(label="bored"))
+
+
+@pytest.mark.parametrize("shape", [(-1, 6), (-1, 1, 6), (-1, 6, 1)])
+def test_mosei_has_six_emotions(file: Path, shape: tuple[int, ...]) -> None:
+    content, _ = layouts_pickled.mult()
+    random = np.random.default_rng(0)
+    values = {role: random.integers(0, 4, size=(len(part["labels"]), 6)) for role, part in content.items()}
+    for role, part in content.items():
+        part["labels"] = values[role].reshape(shape).astype(np.float32)
+    corpus = convert("mult", [write(file, content)], file.parent / "corpus").corpus
+    assert (corpus.task.kind, corpus.task.is_sentiment) == ("regression", False)
+    assert [sample.target for sample in corpus.split("train")] == values["train"][:, 0].tolist()
+    assert [sample.labels["fear"] for sample in corpus.split("train")] == values["train"][:, 5].tolist()
+    values["valid"] = values["valid"].astype(float)
+    content["valid"]["labels"] = np.where(np.arange(6) == 2, np.nan, values["valid"])
+    with pytest.raises(DataError, match=r"split 'valid': labels: row 0: expected finite labels"):
+        convert("mult", [write(file, content)], file.parent / "broken")
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 A dict of ``train``, ``valid`` and ``test``, each a dict of ``text`` (GloVe, width 300), ``audio``,
 ``vision``, all (clips, time, width), ``labels`` (clips, 1, 1) and ``id`` (clips, 3): video, start and end.
+The labels of IEMOCAP are (clips, 4, 2), emotions of CMU-MOSEI (clips, 6).
 Padding is at the front, as zeros.
 
 Source:
@@ -13,9 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from alignmamba.data.user_arrays import SplitArrays
+from alignmamba.errors import DataError
 from alignmamba.formats.exporting.mmsa_layout import JOINT, video_of
 from alignmamba.formats.folds import SPLIT_NAMES
 from alignmamba.formats.foreign import Faults, Foreign
+from alignmamba.formats.pickles.label_columns import label_columns
 from alignmamba.formats.pickles.padded_layout import PaddedLayout, PaddedOptions
 from alignmamba.formats.pickles.pickle_glimpse import glimpse
 from alignmamba.formats.pickles.pickled_splits import (
@@ -48,16 +51,20 @@ def recognises(path: Path) -> bool:
 
 
 def read(sources: Sequence[Path], options: Options) -> Foreign:
-    """Open a MulT pickle, whose only label is ``labels``.
+    """Open a MulT pickle, whose field of labels is ``labels``; of several labels one is the target.
 
     Raises:
         DataError: If the file is damaged, asks for anything to be run, or is of another layout.
     """
     path, given = read_single(sources, FORMAT)
-    content = ParallelFields(path, given, _NAMES, label=options.label, default=_LABEL)
+    content = ParallelFields(path, given, _NAMES, label="", default=_LABEL)
+    asked = "" if options.label == _LABEL else options.label
+    several = label_columns(content, _LABEL, asked)
+    if asked and several is None:
+        raise DataError(f"{path}: no label {asked!r}, expected one of {[_LABEL]}")
     fields = {name: name for name in MODALITIES if name in content.names}
     layout = PaddedLayout(content, fields, options.padding, usual="front")
-    task, targets = content.scores()
+    task, targets = content.scores() if several is None else (several.task, several.targets)
     faults = Faults()
     splits = {}
     for role, part in content.splits.items():
@@ -67,7 +74,9 @@ def read(sources: Sequence[Path], options: Options) -> Foreign:
             targets=targets.get(role),
             ids=ids,
             groups=None if ids is None else [video_of(identity) for identity in ids],
+            labels={} if several is None else several.others.get(role, {}),
         )
+    told = () if several is None else (several.note,)
     others = dropped([*sorted(content.names - set(_NAMES.known)), *content.others])
     return Foreign(
         format=FORMAT,
@@ -76,7 +85,7 @@ def read(sources: Sequence[Path], options: Options) -> Foreign:
         splits=splits,
         source=f"MulT pickle {path.name}",
         faults=faults,
-        notes=(*content.empty, *content.unlabelled(), layout.zeros_note(), *others),
+        notes=(*content.empty, *content.unlabelled(), *told, layout.zeros_note(), *others),
     )
 
 

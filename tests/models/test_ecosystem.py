@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from alignmamba.contracts import Batch, ModalitySpec, Sequences, Task
+from alignmamba.contracts import Batch, ModalitySpec, Sequences, Target, Task
 from alignmamba.errors import ShapeError
 from alignmamba.models.alignmamba import AlignMamba, AlignMambaConfig
 from alignmamba.models.exportable import TensorsIn
@@ -260,6 +260,29 @@ def test_what_the_documentation_exports_gives_what_the_model_gives(
             for place, tensor in zip(session.get_inputs(), tensors_of(given), strict=True)
         }
         torch.testing.assert_close(torch.from_numpy(session.run(None, fed)[0]), expected, **MODEL)
+
+
+def test_all_targets_are_named_outputs() -> None:
+    further = (
+        Target(name="tone", kind="regression", labels=("tone",), modality="audio"),
+        Target(name="grade", kind="ordinal", labels=("grade",), classes=("0", "1", "2")),
+    )
+    torch.manual_seed(0)
+    task = Task(kind="classification", classes=("a", "b", "c"), further=further)
+    small = {"d_model": 16, "depth": 1, "d_state": 4}
+    built = AlignMamba(AlignMambaConfig.preset("default", modalities=MODALITIES, task=task, **small)).eval()
+    given = batch(TRACED)
+    wrapped = TensorsIn(built)
+    assert wrapped.outputs == ("prediction", "tone", "grade")
+    with torch.no_grad():
+        program = torch.export.export(
+            wrapped, tensors_of(given), dynamic_shapes=(lengths_of_their_own(),)
+        ).module()
+        found, expected = program(*tensors_of(given)), built(given)
+    here = given.modalities["audio"].mask.any(1)
+    torch.testing.assert_close(found[0], expected.prediction, **MODEL)
+    torch.testing.assert_close(found[1][here], expected.further["tone"][here], rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(found[2], expected.further["grade"], **MODEL)
 
 
 def test_exporting_rests_dropout() -> None:

@@ -11,7 +11,7 @@ from alignmamba.models.network import Network
 
 class TensorsIn(nn.Module):
     """A model that takes features and mask of each modality, in the order of its configuration, and gives the
-    prediction.
+    predictions of all targets, whose names are its `outputs`.
 
     ``torch.export.export(TensorsIn(model), tensors, dynamic_shapes=...)`` and ``torch.onnx.export`` of the
     same accept lengths of their own for every modality; the number of samples is fixed. A program may not
@@ -25,9 +25,10 @@ class TensorsIn(nn.Module):
         super().__init__()
         self.model = model
         self.names = tuple(modality.name for modality in model.config.modalities)
+        self.outputs = ("prediction", *(target.name for target in model.config.task.further))
         self.eval()
 
-    def forward(self, *tensors: Tensor) -> Tensor:
+    def forward(self, *tensors: Tensor) -> Tensor | tuple[Tensor, ...]:
         """Predict.
 
         Args:
@@ -35,7 +36,8 @@ class TensorsIn(nn.Module):
                 the second, and so on.
 
         Returns:
-            (batch,) for regression, (batch, class) scores for classification.
+            (batch,) for regression, (batch, class) scores for classification; with further targets a tuple of
+            that and one for each of them.
 
         Raises:
             ShapeError: If their number is not twice the number of modalities.
@@ -48,5 +50,7 @@ class TensorsIn(nn.Module):
             name: Sequences(features=features, mask=mask)
             for name, features, mask in zip(self.names, tensors[::2], tensors[1::2], strict=True)
         }
-        prediction: Tensor = self.model(Batch(modalities=sequences, ids=("",) * len(tensors[0]))).prediction
-        return prediction
+        output = self.model(Batch(modalities=sequences, ids=("",) * len(tensors[0])))
+        if len(self.outputs) == 1:
+            return output.prediction  # type: ignore[no-any-return]
+        return (output.prediction, *(output.further[name] for name in self.outputs[1:]))

@@ -378,6 +378,9 @@ class Network(Pretrained[ConfigT], ScalesTargets, ABC, metaclass=_Completed):
         alone = torch.zeros_like(like)
         if name not in batch.modalities:
             return alone
+        if torch.compiler.is_compiling():  # a program may not look at data
+            hidden = [other for other in batch.modalities if other != name]
+            return self._predict(batch.without(*hidden)).embedding
         rows = batch.modalities[name].mask.any(1).nonzero().flatten()
         if not len(rows):
             return alone

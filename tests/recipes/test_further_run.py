@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 
 from alignmamba import SplitArrays, Task, evaluate, predict, train, write_corpus
+from alignmamba.cli.main import main
 from alignmamba.errors import ConfigError
+from alignmamba.evaluation.tables import ResultTable
 from alignmamba.recipes.configuration import read_config
 from alignmamba.recipes.training_run import plan
 
@@ -105,3 +107,26 @@ def test_a_run_without_further_targets_has_the_digest_that_it_had(corpus: Path, 
     assert "targets" not in plain.corpus.task.model_dump()
     assert "further" not in plain.corpus.task.model_dump()
     assert plan(config(corpus), out=tmp_path / "more").digest != plain.digest
+
+
+def test_a_comparison_has_a_table_of_each_target(corpus: Path, tmp_path: Path) -> None:
+    small = ["options.d_model=8", "options.depth=1", "fit.epochs=1"]
+    targets = "targets={label_T: {modality: text}, mood: {}, emotions: {labels: [happy, sad]}}"
+    command = ["experiment", "comparison", "--data", str(corpus), "--models", "alignmamba", "late-fusion"]
+    out = tmp_path / "comparison"
+    assert main([*command, "--seeds", "2", "--set", *small, targets, "--out", str(out)]) == 0
+    for name, metric in (("label_T", "mae"), ("mood", "accuracy"), ("emotions", "auroc")):
+        table = ResultTable.from_json((out / "tables" / f"comparison-{name}.json").read_text())
+        place = table.columns.index(metric)
+        entry = table.entries[table.rows.index("late-fusion")][place]
+        assert entry is not None
+        scores = [
+            json.loads(path.read_text())["metrics"]["test"][f"{name}.{metric}"]
+            for path in out.glob("cells/*/metrics.json")
+            if "late-fusion" in (path.parent / "config.yaml").read_text()
+        ]
+        assert sorted(entry.values) == pytest.approx(sorted(scores))
+        assert entry.mark or table.entries[table.rows.index("alignmamba")][place].mark
+    rows = ResultTable.from_json((out / "tables" / "comparison-label_T.json").read_text())
+    # the audio alone has nothing of the text, and references learn no further targets
+    assert all(entry is None for entry in rows.entries[rows.rows.index("audio alone")])

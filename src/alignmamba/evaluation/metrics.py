@@ -13,7 +13,7 @@ from typing import Any, Final, Literal, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from alignmamba.contracts import FurtherPredictions, Predictions, Target, Task
+from alignmamba.contracts import Predictions, Target, Task
 from alignmamba.errors import ConfigError, DataError
 
 # Real values, classes or signs.
@@ -74,11 +74,12 @@ def metric_of(name: str) -> Metric:
     return METRICS[name.rpartition(".")[2]]
 
 
-def score(task: Task, predictions: Predictions) -> dict[str, float]:
+def score(task: Task | Target, predictions: Predictions) -> dict[str, float]:
     """Score predictions against their targets.
 
     Args:
-        task: What was predicted; it decides which metrics are computed, see `metric_names`.
+        task: Task, or a further target that `part_of` took out; it decides which metrics are computed, see
+            `metric_names`.
         predictions: Values and targets of a split, (samples,) or (samples, classes).
 
     Returns:
@@ -89,30 +90,38 @@ def score(task: Task, predictions: Predictions) -> dict[str, float]:
     Raises:
         DataError: If there is no sample, no target, or a value that is not finite or not of the task's shape.
     """
-    truth, predicted = _checked(task, predictions)
-    found = {name: METRICS[name](truth, predicted) for name in metric_names(task)}
-    for target in task.further:
-        if target.name in predictions.further:
-            found |= _further_scores(target, predictions.further[target.name])
+    found = _own_scores(task, predictions)
+    for target in task.further if isinstance(task, Task) else ():
+        part = part_of(target, predictions)
+        if part is not None:
+            own = _own_scores(target, part) if part.ids else dict.fromkeys(metric_names(target), math.nan)
+            found |= {f"{target.name}.{name}": value for name, value in own.items()}
     return found
 
 
-def _further_scores(target: Target, said: FurtherPredictions) -> dict[str, float]:
-    """Scores of a further target, over the samples that have it and of which it was predicted."""
+def _own_scores(task: Task | Target, predictions: Predictions) -> dict[str, float]:
+    truth, predicted = _checked(task, predictions)
+    return {name: METRICS[name](truth, predicted) for name in metric_names(task)}
+
+
+def part_of(target: Target, predictions: Predictions) -> Predictions | None:
+    """Predictions of a further target alone, over the samples that have it and of which it was predicted;
+    ``None`` where it is not among them.
+    """
+    said = predictions.further.get(target.name)
+    if said is None:
+        return None
     predicted, truth = np.asarray(said.prediction, dtype=np.float64), np.asarray(said.targets)
     if target.kind in ("classification", "ordinal"):
-        known = (truth >= 0) & ~np.isnan(predicted).any(axis=1)
-        truth, predicted = truth[known].astype(np.int64), predicted[known].argmax(axis=1)
-    elif target.kind == "multilabel":
-        known = ~np.isnan(truth).all(axis=1) & ~np.isnan(predicted).any(axis=1)
-        truth, predicted = truth[known], predicted[known]
+        known = truth >= 0
     else:
-        known = ~np.isnan(truth) & ~np.isnan(predicted)
-        truth, predicted = truth[known].astype(np.float64), predicted[known]
-    names = metric_names(target)
-    if not known.any():
-        return {f"{target.name}.{name}": math.nan for name in names}
-    return {f"{target.name}.{name}": METRICS[name](truth, predicted) for name in names}
+        known = ~np.isnan(truth).reshape(len(truth), -1).all(axis=1)
+    known &= ~np.isnan(predicted).reshape(len(predicted), -1).any(axis=1)
+    return Predictions(
+        ids=tuple(np.asarray(predictions.ids, dtype=object)[known].tolist()),
+        prediction=predicted[known],
+        targets=truth[known],
+    )
 
 
 def nonfinite_problem(predictions: Predictions) -> str | None:
@@ -127,7 +136,7 @@ def nonfinite_problem(predictions: Predictions) -> str | None:
     )
 
 
-def sample_scores(task: Task, predictions: Predictions, metric: str) -> NDArray[np.float64] | None:
+def sample_scores(task: Task | Target, predictions: Predictions, metric: str) -> NDArray[np.float64] | None:
     """(samples,) scores whose mean is the metric, of ``acc2_non0`` for targets that are not zero; None for a
     metric that is no mean over samples.
 
@@ -139,7 +148,9 @@ def sample_scores(task: Task, predictions: Predictions, metric: str) -> NDArray[
     return None if samples is None else samples(*_checked(task, predictions))
 
 
-def row_metric(task: Task, predictions: Predictions, metric: str) -> Callable[[NDArray[np.int64]], float]:
+def row_metric(
+    task: Task | Target, predictions: Predictions, metric: str
+) -> Callable[[NDArray[np.int64]], float]:
     """The metric as a function of the rows it is computed on; raises as `sample_scores`."""
     known = _known(task, metric)
     truth, predicted = _checked(task, predictions)
@@ -153,7 +164,7 @@ def confusion_matrix(task: Task, predictions: Predictions) -> NDArray[np.int64]:
     return _confusion(*_classes(task, predictions), num_classes=len(task.classes))
 
 
-def _known(task: Task, metric: str) -> Metric:
+def _known(task: Task | Target, metric: str) -> Metric:
     if metric not in metric_names(task):
         raise ConfigError(
             f"metric: this {task.kind} task has {', '.join(metric_names(task))}, found {metric!r}"
@@ -161,9 +172,25 @@ def _known(task: Task, metric: str) -> Metric:
     return METRICS[metric]
 
 
-def _checked(task: Task, predictions: Predictions) -> tuple[Values, Values]:
-    """Targets and predicted values of a regression, true and most probable classes of a classification."""
-    return _classes(task, predictions) if task.kind == "classification" else _values(predictions)
+def _checked(task: Task | Target, predictions: Predictions) -> tuple[Values, Values]:
+    """Targets and predicted values of a regression, true and most probable classes of classes, truth and
+    probabilities of several labels.
+    """
+    if task.kind == "multilabel":
+        return _labels(task, predictions)
+    return _values(predictions) if task.kind == "regression" else _classes(task, predictions)
+
+
+def _labels(task: Task | Target, predictions: Predictions) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Truth, NaN where unknown, and probability of each label of each sample, checked."""
+    shape = (len(predictions.ids), len(task.classes))
+    truth = np.asarray(predictions.targets, dtype=np.float64)
+    probable = np.asarray(predictions.prediction, dtype=np.float64)
+    for what, found in (("targets", truth), ("predictions", probable)):
+        if found.shape != shape:
+            raise DataError(f"{what}: expected shape {shape}, found {found.shape}")
+    _refuse_nonfinite("predictions", probable.sum(axis=1), predictions.ids)
+    return truth, probable
 
 
 def _values(predictions: Predictions) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -180,7 +207,7 @@ def _values(predictions: Predictions) -> tuple[NDArray[np.float64], NDArray[np.f
     return truth, predicted
 
 
-def _classes(task: Task, predictions: Predictions) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def _classes(task: Task | Target, predictions: Predictions) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """True and most probable class of each sample, checked."""
     targets = _targets(predictions)
     probabilities = np.asarray(predictions.prediction, dtype=np.float64)

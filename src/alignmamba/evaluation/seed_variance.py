@@ -9,7 +9,7 @@ from typing import Final, TypeAlias
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from alignmamba.contracts import Predictions, Task
+from alignmamba.contracts import Predictions, Target, Task
 from alignmamba.errors import ConfigError, DataError
 from alignmamba.evaluation.metrics import row_metric, sample_scores
 
@@ -36,7 +36,7 @@ rows.
 """
 
 
-def scores_of(task: Task, runs: Sequence[Predictions], metric: str) -> Scores:
+def scores_of(task: Task | Target, runs: Sequence[Predictions], metric: str) -> Scores:
     """Scores of a method's runs, one per seed and of the same samples: (seeds, samples) where the metric is a
     mean over samples, a `RowMetric` otherwise.
 

@@ -7,7 +7,7 @@ from typing import Final
 
 import numpy as np
 
-from alignmamba.contracts import Corpus, Predictions
+from alignmamba.contracts import Corpus, FurtherPredictions, Predictions
 from alignmamba.data.cross_validation import FEWEST, FoldsConfig
 from alignmamba.errors import CheckpointError, ConfigError
 from alignmamba.evaluation.metrics import score
@@ -120,10 +120,19 @@ def train_folds(
 def together(parts: Sequence[Predictions]) -> Predictions:
     """Predictions of all folds as one, in the order of the folds."""
     targets = [part.targets for part in parts if part.targets is not None]
+    common = set.intersection(*(set(part.further) for part in parts))
     return Predictions(
         ids=tuple(identity for part in parts for identity in part.ids),
         prediction=np.concatenate([part.prediction for part in parts]),
         targets=np.concatenate(targets) if len(targets) == len(parts) else None,
+        further={
+            name: FurtherPredictions(
+                prediction=np.concatenate([part.further[name].prediction for part in parts]),
+                targets=np.concatenate([part.further[name].targets for part in parts]),
+            )
+            for name in parts[0].further
+            if name in common
+        },
     )
 
 

@@ -3,8 +3,8 @@
 import csv
 import io
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from pydantic import TypeAdapter, ValidationError
 
 from alignmamba.checksums import read_listed, unstamped
-from alignmamba.contracts import Predictions, Role, Task
+from alignmamba.contracts import FurtherPredictions, Predictions, Role, Target, Task
 from alignmamba.errors import CheckpointError, first_fault, shown
 from alignmamba.files import parse_json
 from alignmamba.recipes.run_directory import ENVIRONMENT, METRICS, TABLE_BYTES
@@ -177,7 +177,40 @@ def scored_predictions(path: Path, task: Task) -> Predictions:
             f"{path}: expected a table of predictions with targets and"
             f" {', '.join(task.classes) or 'no classes'}, found {found[:200]}"
         )
-    return samples.as_predictions(task)
+    said = samples.as_predictions(task)
+    if not task.further:
+        return said
+    table = read_csv(path)
+    further = {target.name: _further(path, table, target) for target in task.further}
+    return replace(said, further={name: found for name, found in further.items() if found is not None})
+
+
+def _further(path: Path, table: Mapping[str, Sequence[str]], target: Target) -> FurtherPredictions | None:
+    """Columns of a further target, as `run_directory.prediction_table` writes them; ``None`` without any."""
+
+    def numbers(*columns: str) -> NDArray[np.float64]:
+        rows = [[_number(path, text) if text else math.nan for text in table[name]] for name in columns]
+        return np.array(rows, dtype=np.float64).T
+
+    name = f"{target.name}."
+    wanted = [f"p({each})" for each in target.classes] or ["prediction"]
+    truth = [f"target({each})" for each in target.classes] if target.kind == "multilabel" else ["target"]
+    if any(name + each not in table for each in (*wanted, *truth)):
+        return None
+    prediction = numbers(*(name + each for each in wanted))
+    if target.kind == "regression":
+        return FurtherPredictions(prediction=prediction[:, 0], targets=numbers(f"{name}target")[:, 0])
+    if target.kind == "multilabel":
+        return FurtherPredictions(prediction=prediction, targets=numbers(*(name + each for each in truth)))
+    places = {each: place for place, each in enumerate(target.classes)}
+    unknown = [text for text in table[f"{name}target"] if text and text not in places]
+    if unknown:
+        raise CheckpointError(
+            f"{path}: {name}target: found {unknown[0][:60]!r}, expected one of"
+            f" {', '.join(target.classes)[:200]}"
+        )
+    targets = np.array([places.get(text, -1) for text in table[f"{name}target"]], dtype=np.int64)
+    return FurtherPredictions(prediction=prediction, targets=targets)
 
 
 @dataclass(frozen=True, kw_only=True)

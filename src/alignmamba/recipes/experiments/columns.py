@@ -9,7 +9,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from alignmamba.contracts import Task
+from alignmamba.contracts import Target, Task
 from alignmamba.errors import DataError
 from alignmamba.evaluation.metrics import (
     HIGHER_IS_BETTER,
@@ -220,7 +220,7 @@ def differences(
 # --- tables -------------------------------------------------------------------------------------------------
 
 
-def headline(task: Task) -> str:
+def headline(task: Task | Target) -> str:
     """The metric by which methods are distinguished first."""
     return next((metric for metric in TABLED if metric in metric_names(task)), metric_names(task)[0])
 

@@ -1,13 +1,14 @@
 """Table 2: methods beside each other, and every modality alone."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from pydantic import Field
 
-from alignmamba.contracts import Corpus
+from alignmamba.contracts import Corpus, Task
 from alignmamba.errors import ConfigError
 from alignmamba.evaluation.tables import Entry, ResultTable
 from alignmamba.extras import require
@@ -60,8 +61,11 @@ def rows_beside(
             yield from with_modalities(
                 f"{modality.name} alone", alone, corpus, (modality.name,), column=column
             )
+    # References predict the target of the task alone.
+    plain = base.model_copy(update={"targets": {}})
+    single = replace(corpus, task=corpus.task.model_copy(update={"further": ()}))
     for name in last:
-        yield cell(name, of_model(base, name), corpus, column=column)
+        yield cell(name, of_model(plain, name), single, column=column)
 
 
 class ComparisonOptions(BesideOptions):
@@ -128,6 +132,10 @@ class Comparison(GridExperiment[ComparisonOptions, Analysis]):
         """Methods by metrics, what each of them costs, and what scores vary by."""
         scores = metrics_table(grid, f"Comparison of methods on {grid.corpus}, test", row_label="method")
         yield scores.model_copy(update={"notes": (*scores.notes, *_notes_on_tuning(grid))})
+        for target in grid.task.further if isinstance(grid.task, Task) else ():
+            title = f"Comparison of methods on {grid.corpus}, target {target.name}, test"
+            table = metrics_table(grid.of_target(target), title, row_label="method")
+            yield table.model_copy(update={"name": f"{table.name}-{target.name}"})
         yield ResultTable(
             name="comparison-cost",
             title=f"What methods cost on {grid.corpus}",

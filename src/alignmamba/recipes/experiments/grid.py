@@ -2,12 +2,13 @@
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TypeVar
+from typing import Self, TypeVar
 
-from alignmamba.contracts import Predictions, Role, Task
+from alignmamba.contracts import Predictions, Role, Target, Task
+from alignmamba.evaluation.metrics import part_of
 from alignmamba.evaluation.statistics_notes import folds_note
 from alignmamba.recipes.experiments.cells import ExperimentRecord, State
 from alignmamba.recipes.run_directory import METRICS
@@ -24,7 +25,7 @@ class Grid:
     """Directory of the experiment."""
     plan: ExperimentRecord
     """Content of ``experiment.json``."""
-    task: Task
+    task: Task | Target
     labels: Mapping[str, str]
     """Key to what a run is called, for all runs."""
     states: Mapping[str, State]
@@ -37,6 +38,14 @@ class Grid:
     """Key to what is wrong with a run that is finished."""
     predictions_of: Mapping[tuple[str, str], Mapping[int, Predictions]]
     """Row and column to seed to predictions."""
+
+    def of_target(self, target: Target) -> Self:
+        """The same grid of a further target alone, over the samples that have it."""
+        found: dict[tuple[str, str], dict[int, Predictions]] = {}
+        for place, seeds in self.predictions_of.items():
+            parts = {seed: part_of(target, said) for seed, said in seeds.items()}
+            found[place] = {seed: part for seed, part in parts.items() if part is not None and part.ids}
+        return replace(self, task=target, predictions_of=found)
 
     @property
     def experiment(self) -> str:

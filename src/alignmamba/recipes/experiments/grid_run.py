@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -114,7 +114,7 @@ def plan_experiment(options: GridOptions, base: RunConfig, *, out: str | Path) -
     for sized in {
         (cell.config.model, repr(cell.config.options), cell.config.modalities): cell.config for cell in cells
     }.values():
-        counted_weights(sized, restricted(corpus, sized.modalities))  # refuses more than this machine holds
+        counted_weights(sized, _seen_by(sized, base, corpus))  # refuses more than this machine holds
     check_pretrained(cells[0].config, restricted(corpus, cells[0].config.modalities))
     return ExperimentPlan(
         options=options,
@@ -126,6 +126,14 @@ def plan_experiment(options: GridOptions, base: RunConfig, *, out: str | Path) -
         not_compared=left_out,
         notes=(*made.notes, *(f"{name} is not compared: {why}" for name, why in left_out.items())),
     )
+
+
+def _seen_by(config: RunConfig, base: RunConfig, corpus: Corpus) -> Corpus:
+    """The corpus of `base` as a cell has it: with its modalities and its further targets alone."""
+    dropped = base.targets.keys() - config.targets.keys()
+    further = tuple(target for target in corpus.task.further if target.name not in dropped)
+    task = corpus.task.model_copy(update={"further": further})
+    return replace(restricted(corpus, config.modalities), task=task)
 
 
 def run_experiment(

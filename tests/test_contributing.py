@@ -42,9 +42,9 @@ def test_few_files_lead_from_training_to_the_door_and_they_are_named(
             met.update(_files_now(), ("models/network.py",))
         return forward(self, batch, **options)
 
-    def collated(*given: Any) -> Batch:
+    def collated(*given: Any, **named: Any) -> Batch:
         met.add("data/loader.py")
-        return collate(*given)
+        return collate(*given, **named)
 
     monkeypatch.setattr(Network, "forward", entered)
     monkeypatch.setattr(loader, "collate", collated)

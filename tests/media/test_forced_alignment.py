@@ -44,6 +44,31 @@ def test_a_word_outside_the_dictionary_is_placed_by_its_letters(aligner: SpeechA
     assert found.unknown == 1
 
 
+@pytest.mark.parametrize(
+    ("heard", "end"),
+    {
+        "two thousand": ([("T", 22, 24), ("UW", 25, 40), ("TH", 50, 52), ("AW", 53, 60)], 1.2),
+        "twenty": ([("T", 22, 24), ("W", 25, 30), ("EH", 31, 35), ("N", 36, 40)], 0.9),
+    }.values(),
+)
+def test_a_year_is_read_as_it_is_said(
+    aligner: SpeechAligner, monkeypatch: pytest.MonkeyPatch, heard: Segments, end: float
+) -> None:
+    said: list[str] = []
+
+    def segments(_: object, __: object, words: Sequence[str], ___: object) -> Segments:
+        said.append(" ".join(words))
+        return [(word, 20 + 30 * place, 49 + 30 * place) for place, word in enumerate(words)]
+
+    monkeypatch.setattr(SpeechAligner, "_segments", segments)
+    monkeypatch.setattr(SpeechAligner, "_sounds", lambda *_: heard)
+    found = aligner.fit(utterance(), ["2026"])
+    assert found is not None
+    assert found.times == ((0.0, end),)
+    aligner.fit(utterance(), ["2005"])
+    assert said == ["twenty twenty six", "two thousand twenty six", "two thousand five"]
+
+
 def test_each_clip_is_aligned_as_if_it_were_the_first(aligner: SpeechAligner) -> None:
     first = SpeechAligner().fit(utterance(), ["ah", "she"])
     aligner.fit(np.tile(utterance(), 2), ["ah", "shee", "ah", "she"])

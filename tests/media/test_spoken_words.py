@@ -70,6 +70,20 @@ def test_a_token_is_spelled_as_it_is_said(token: str, said: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("token", "said"),
+    {
+        "2026": "two thousand twenty six",
+        "2010.": "two thousand ten",
+        "2005": "two thousand five",
+        "1926": "nineteen twenty six",
+        "2026s": "two thousand twenty six s",
+    }.items(),
+)
+def test_years_have_a_second_reading(token: str, said: str) -> None:
+    assert spoken(token, WORDS.__contains__, years="thousands") == tuple(said.split())
+
+
+@pytest.mark.parametrize(
     ("word", "sounds"),
     {
         "knight": "N AY T",

@@ -177,7 +177,20 @@ def test_doubtful_words_are_noted(media: Path, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr("alignmamba.media.readers.SpeechAligner", Lost)
     found = words("align", MediaClip(path=media, text=" ".join(names)))
     assert found.timing == "aligned"
-    assert found.notes == ("6 of 8 words are in no English dictionary, times may be wrong",)
+    assert found.notes[0] == "6 of 8 words are in no English dictionary, times may be wrong"
+
+
+@pytest.mark.parametrize(("order", "notes"), [("ah she", 0), ("she ah", 1)])
+def test_words_that_are_not_heard_where_they_lie_are_noted(
+    media: Path, monkeypatch: pytest.MonkeyPatch, order: str, notes: int
+) -> None:
+    path = [(name, 70 + 100 * i, 119 + 100 * i) for i, name in enumerate(order.split())]
+    monkeypatch.setattr(Lost, "path", path)
+    monkeypatch.setattr("alignmamba.media.readers.SpeechAligner", Lost)
+    found = words("align", MediaClip(path=media, end=2.5, text=order))
+    assert found.timing == "aligned"
+    assert len(found.notes) == notes
+    assert all("0% of the sounds of the aligned words are heard near them" in note for note in found.notes)
 
 
 def test_every_source_states_what_it_is() -> None:

@@ -3,10 +3,13 @@
 import re
 import unicodedata
 from collections.abc import Callable, Iterator
-from typing import Final
+from typing import Final, Literal
 
 Known = Callable[[str], bool]
 """True if a pronunciation dictionary has a word of lower-case letters."""
+
+Years = Literal["pairs", "thousands"]
+"""Reading of the years from 2010 on: twenty fourteen, or two thousand fourteen."""
 
 _NUMBER = r"\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d+(?:\.\d+)?|\.\d+"
 _PIECE = re.compile(
@@ -59,20 +62,21 @@ _MOST_DIGITS = 15
 """A longer number is read digit by digit."""
 
 
-def spoken(token: str, known: Known) -> tuple[str, ...]:
+def spoken(token: str, known: Known, *, years: Years = "pairs") -> tuple[str, ...]:
     """Spoken words of one that is shown, in lower-case ASCII letters and apostrophes.
 
     Args:
         token: Without spaces, as it is written, punctuation within.
         known: Dictionary that decides if letters are a word; others without a vowel are spelled out.
+        years: Reading of the years from 2010 on.
 
     Returns:
         One word or several; none where nothing in it can be said in English.
     """
-    return tuple(word for piece in _pieces(token, known) for word in piece.split())
+    return tuple(word for piece in _pieces(token, known, years) for word in piece.split())
 
 
-def _pieces(token: str, known: Known) -> Iterator[str]:
+def _pieces(token: str, known: Known, years: Years) -> Iterator[str]:
     plain = unicodedata.normalize("NFKD", re.sub("[‘’ʼ`´]", "'", token)).lower()
     text = "".join(each for each in plain if not unicodedata.combining(each))
     after_number = False
@@ -86,7 +90,8 @@ def _pieces(token: str, known: Known) -> Iterator[str]:
         elif found["decade"]:
             yield re.sub("y$", "ies", re.sub("([^y])$", r"\1s", _number(found["decade"], "year")))
         elif found["number"]:
-            yield _number(found["number"], "year")
+            in_full = years == "thousands" and re.fullmatch(r"20[1-9]\d", found["number"])
+            yield _number(found["number"], "cardinal" if in_full else "year")
         elif found["initials"]:
             yield " ".join(found["initials"].replace(".", ""))
         elif found["sign"]:

@@ -18,6 +18,9 @@ _LATIN: Final = 0.9
 """Part of the letters of an English text that are a to z, apart from accents."""
 _UNKNOWN: Final = 0.4
 """Part of the words that the dictionary may lack before their times are doubted."""
+_HEARD: Final = 0.35
+"""Part of the sounds of aligned words that is heard where they lie, below which their times are doubted:
+clean speech with its own words has more, and with the words of another less (benchmarks/word_times.py)."""
 _RANK: Final[Mapping[Timing, int]] = {"given": 0, "aligned": 1, "spread": 2}
 
 
@@ -83,6 +86,8 @@ class WordTimer:
         if fit is None:
             return "no complete alignment was found"
         found.unknown += fit.unknown
+        found.sounds += fit.sounds
+        found.heard += fit.heard
         first = cue.start + sound.start
         return [Word(word, first + a, first + b) for word, (a, b) in zip(words, fit.times, strict=True)]
 
@@ -97,6 +102,10 @@ class _Found:
     """Reason for spreading words to the number of words."""
     unknown: int = 0
     """Aligned words that the dictionary lacks."""
+    sounds: int = 0
+    """Sounds of the aligned words."""
+    heard: int = 0
+    """Those that are heard where their word lies."""
 
     def add(self, words: Sequence[Word], timing: Timing, reason: str = "") -> None:
         self.words.extend(words)
@@ -110,6 +119,9 @@ class _Found:
         notes = [f"{count} of {total} words are spread evenly: {why}" for why, count in self.reasons.items()]
         if self.unknown > max(_UNKNOWN * total, 3):
             notes.append(f"{self.unknown} of {total} words are in no English dictionary, times may be wrong")
+        if self.heard < _HEARD * self.sounds:
+            part = f"{self.heard / self.sounds:.0%} of the sounds of the aligned words are heard near them"
+            notes.append(f"{part}, other words may be spoken, times may be wrong")
         return notes
 
 

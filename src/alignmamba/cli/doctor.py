@@ -2,10 +2,14 @@
 
 from dataclasses import dataclass
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from alignmamba.cli.terminal_tables import facts_table, rows_table
 from alignmamba.cli.verb import Verb, console
+from alignmamba.errors import ConfigError
+
+if TYPE_CHECKING:
+    from alignmamba.media.offered import Offered
 
 # Optional extra -> what it is for.
 PURPOSES = {
@@ -81,7 +85,8 @@ class Doctor(Verb):
             self.emit({"readers": rows})
             return 0
         screen = console()
-        head = ("part", "name", "ready", "for", "licence")
+        package = ("package",) if any(row["package"] for row in rows) else ()
+        head = ("part", "name", *package, "ready", "for", "licence")
         shown = [tuple(row[key] for key in head) for row in rows]
         screen.print(rows_table("readers of media files", head, shown))
         for row in rows:
@@ -92,21 +97,29 @@ class Doctor(Verb):
 
 def media_readers() -> list[dict[str, str]]:
     """Readers of media files as rows of a table."""
-    from alignmamba.extras import lacking
-    from alignmamba.media.recipe import OFFERS
+    from alignmamba.media.offered import OFFERS, offered
 
-    return [
-        {
-            "part": slot,
-            "name": f"{name}:{offer.weights}" if offer.weights else name,
-            "ready": lacking(offer.extra) or ("with weights" if offer.weights else "yes"),
-            "for": offer.summary,
-            "licence": offer.licence,
-            "weights": offer.whence,
-        }
-        for slot, offers in OFFERS.items()
-        for name, offer in offers.items()
-    ]
+    return [_media_reader(each) for slot in OFFERS for each in offered(slot)]
+
+
+def _media_reader(which: "Offered") -> dict[str, str]:
+    """Row of a reader; one that cannot be used says why in place of its readiness."""
+    from alignmamba.extras import lacking
+
+    row = {"part": which.slot, "name": which.name, "package": f"{which.package} {which.version}".strip()}
+    try:
+        offer = which.offer()
+    except ConfigError as error:
+        reason = str(error).removeprefix(f"{which.said}: ")
+        return {**row, "ready": f"refused: {reason}", "for": "", "licence": "", "weights": ""}
+    return {
+        **row,
+        "name": f"{which.name}:{offer.weights}" if offer.weights else which.name,
+        "ready": lacking(offer.extra) or ("with weights" if offer.weights else "yes"),
+        "for": offer.summary,
+        "licence": offer.licence,
+        "weights": offer.whence,
+    }
 
 
 def examine() -> dict[str, Any]:

@@ -15,7 +15,8 @@ from alignmamba.errors import ConfigError
 
 if TYPE_CHECKING:
     from alignmamba.media.decoding import ClipFacts
-    from alignmamba.media.recipe import ClipReader, Slot
+    from alignmamba.media.offered import Slot
+    from alignmamba.media.recipe import ClipReader
     from alignmamba.recipes.extraction.clip_engines import ClipEngine
     from alignmamba.recipes.extraction.clip_table import ClipRow, ClipTable
     from alignmamba.recipes.extraction.clip_work import ClipOutcome
@@ -121,11 +122,12 @@ class Extract(EngineVerb):
     @classmethod
     def completed(cls) -> type[Verb]:
         """The verb with the names of all readers."""
-        from alignmamba.media.recipe import NONE, OFFERS
+        from alignmamba.media.offered import NONE, OFFERS, offered
 
         own: list[Any] = []
         for slot, offers in OFFERS.items():
             names = [f"{name}:{each.weights}" if each.weights else name for name, each in offers.items()]
+            names += [each.name for each in offered(slot) if each.package and not each.refusal]
             help = f"{_READERS[slot]}: {', '.join(names)} or {NONE}."
             default = next(each.default for each in fields(cls) if each.name == slot)
             taken = arg(metavar="NAME[:PATH]", help=help)
@@ -150,7 +152,7 @@ class Extract(EngineVerb):
         for note in table.notes:
             say(f"note: {note}")
         for slot, part in reader.recipe.parts().items():
-            say(f"{slot}: {part.name}, {part.version}; licence: {part.licence}")
+            say(f"{part.said(slot)}, {part.version}; licence: {part.licence}")
         with closing(clip_progress()) as progress:
             done = extract(
                 table,

@@ -1,8 +1,9 @@
 """The recipe of a corpus: which tools read its clips, with the versions and checksums that repeat them."""
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, Literal, Self, TypeVar
 
@@ -10,25 +11,18 @@ from pydantic import Field, ValidationError
 
 from alignmamba.checksums import checksum
 from alignmamba.contracts import Config, ModalitySpec
-from alignmamba.errors import ConfigError, DataError, first_fault, shown, suggestion
+from alignmamba.errors import AlignMambaError, ConfigError, DataError, brief, first_fault, shown, suggestion
+from alignmamba.files import refused_by_machine
 from alignmamba.media.clip import MediaClip
 from alignmamba.media.decoding import facts
-from alignmamba.media.extractor import Extractor, Offer, TextExtractor, Tool, WordSource
-from alignmamba.media.extractors import AUDIO, VIDEO
-from alignmamba.media.readers import TEXT, WORDS
-from alignmamba.media.tracks import Absent, ClipContent, Track, Words
+from alignmamba.media.extractor import Extractor, Offer, TextExtractor, WordSource
+from alignmamba.media.offered import NONE, OFFERS, Offered, Slot, by_name, offered
+from alignmamba.media.tracks import Absent, ClipContent, Track, Words, track_fault
 
-NONE: Final = "none"
-"""Word for a modality that is not read."""
-Slot = Literal["text", "words", "audio", "video"]
-"""Part of a recipe: the three modalities, and the source of word times that text needs."""
-OFFERS: Final[Mapping[Slot, Mapping[str, Offer[Any]]]] = {
-    "text": TEXT,
-    "words": WORDS,
-    "audio": AUDIO,
-    "video": VIDEO,
-}
-"""Every tool that can be asked for, by its part of a recipe and its name."""
+ResultT = TypeVar("ResultT")
+
+_VERB: Final[Mapping[Slot, str]] = {"text": "read", "words": "words", "audio": "extract", "video": "extract"}
+"""Method of a tool that reads."""
 
 
 class ToolRecipe(Config):
@@ -36,6 +30,8 @@ class ToolRecipe(Config):
 
     name: str
     """Name of the tool."""
+    package: str = ""
+    """Package that adds the tool; empty for one of this package."""
     path: str = ""
     """File or folder of its weights, as it was given; empty without weights."""
     options: dict[str, Any] = Field(default_factory=dict)
@@ -52,6 +48,10 @@ class ToolRecipe(Config):
     """Kind of its values."""
     unit: str = ""
     """Meaning of one vector, for people."""
+
+    def said(self, slot: Slot) -> str:
+        """Part, name and package, as messages begin with them."""
+        return f"{slot}: {self.name}{f' of the package {self.package}' if self.package else ''}"
 
 
 class Recipe(Config):
@@ -92,6 +92,8 @@ class Recipe(Config):
         content = self.model_dump(mode="json")
         for slot in self.parts():
             del content[slot]["path"]
+            if not content[slot]["package"]:  # as before there were others
+                del content[slot]["package"]
         return checksum(json.dumps(content, sort_keys=True).encode())
 
     @classmethod
@@ -107,9 +109,6 @@ class Recipe(Config):
             return cls.model_validate(given)
         except ValidationError as error:
             raise DataError(f"{where}: recipe: {first_fault(error)}") from error
-
-
-ToolT = TypeVar("ToolT", bound=Tool)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,11 +133,14 @@ class ClipReader:
         found: dict[str, Track | Absent] = {}
         said: Words | Absent = Absent("nothing reads words")
         if self.text is not None and self.words is not None:
-            said = self.words.words(clip)
-            found["text"] = said if isinstance(said, Absent) else self.text.read(said)
-        for slot, extractor in (("audio", self.audio), ("video", self.video)):
-            if extractor is not None:
-                found[slot] = extractor.extract(clip)
+            said = self._result(clip, "words", partial(self.words.words, clip))
+            found["text"] = (
+                said if isinstance(said, Absent) else self._track(clip, "text", partial(self.text.read, said))
+            )
+        if self.audio is not None:
+            found["audio"] = self._track(clip, "audio", partial(self.audio.extract, clip))
+        if self.video is not None:
+            found["video"] = self._track(clip, "video", partial(self.video.extract, clip))
         notes = [*about.notes, *(said.notes if isinstance(said, Words) else ())]
         return ClipContent(
             tracks={name: each for name, each in found.items() if isinstance(each, Track)},
@@ -146,6 +148,25 @@ class ClipReader:
             text=" ".join(word.text for word in said.words) if isinstance(said, Words) else clip.text,
             notes=tuple(dict.fromkeys(notes)),
         )
+
+    def _track(self, clip: MediaClip, slot: Slot, read: Callable[[], Track | Absent]) -> Track | Absent:
+        """A modality of a clip, if it is what its tool declares."""
+        found, part = self._result(clip, slot, read), self.recipe.parts()[slot]
+        fault = "" if isinstance(found, Absent) else track_fault(found, kind=part.kind, width=part.width)
+        if fault:
+            raise DataError(f"{clip.path}: {part.said(slot)}: {fault}")
+        return found
+
+    def _result(self, clip: MediaClip, slot: Slot, read: Callable[[], ResultT]) -> ResultT:
+        """Whatever a tool returns; any fault of a tool of another package names clip and tool."""
+        part = self.recipe.parts()[slot]
+        try:
+            return read()
+        except Exception as error:
+            if not part.package or isinstance(error, AlignMambaError) or refused_by_machine(error):
+                raise
+            said = f"{type(error).__name__}: {brief(error)}"
+            raise DataError(f"{clip.path}: {part.said(slot)}: cannot read the clip ({said})") from error
 
 
 def composed(chosen: Mapping[Slot, str], settings: Mapping[str, Any]) -> ClipReader:
@@ -158,21 +179,23 @@ def composed(chosen: Mapping[Slot, str], settings: Mapping[str, Any]) -> ClipRea
     Raises:
         ConfigError: If a tool or an option is unknown, or its package or weights are missing.
     """
-    given: dict[Slot, tuple[Offer[Any], str, str]] = {}
+    given: dict[Slot, tuple[Offered, str]] = {}
     for slot, said in chosen.items():
         if said != NONE and not (slot == "words" and chosen.get("text") == NONE):
-            given[slot] = _offer(slot, said)
+            given[slot] = _asked_for(slot, said)
     if not any(slot != "words" for slot in given):
         raise ConfigError("text, audio, video: found none for all of them, expected at least one modality")
+    offers = {slot: which.offer() for slot, (which, _) in given.items()}
+    for slot, (which, path) in given.items():
+        _check_path(which, offers[slot], path)
     options: dict[Slot, dict[str, Any]] = {slot: {} for slot in given}
     for key, value in settings.items():
-        slot, option = _setting(key, {slot: offer for slot, (offer, _, _) in given.items()})
+        slot, option = _setting(key, offers)
         options[slot][option] = value
     made, recipes = {}, {}
-    for slot, (offer, name, path) in given.items():
-        own = _options(slot, name, offer, options[slot])
-        made[slot] = offer.make(Path(path) if path else None, own)
-        recipes[slot] = _recorded(slot, made[slot], path, own)
+    for slot, (which, path) in given.items():
+        own = _options(which, offers[slot], options[slot])
+        made[slot], recipes[slot] = _made(which, offers[slot], path, own)
     return ClipReader(recipe=Recipe(**recipes), **made)
 
 
@@ -188,13 +211,14 @@ def repeated(recipe: Recipe, *, models: Path | None = None) -> ClipReader:
     """
     made, notes = {}, []
     for slot, part in recipe.parts().items():
-        offer = OFFERS[slot].get(part.name)
-        if offer is None:
-            raise ConfigError(f"{slot}: the recipe names {part.name!r}, which this release does not have")
-        path = _place(slot, part, models)
-        own = _options(slot, part.name, offer, part.options)
-        made[slot] = offer.make(path, own)
-        now = _recorded(slot, made[slot], part.path, own)
+        which = by_name(slot, part.name)
+        if which is None or which.package != part.package:
+            place = f"the package {part.package}" if part.package else "this release"
+            found = f"found it in the package {which.package}" if which and which.package else "found none"
+            raise ConfigError(f"{slot}: {part.name}: {found}, expected that of {place}, as in the recipe")
+        offer, path = which.offer(), _place(slot, part, models)
+        own = _options(which, offer, part.options)
+        made[slot], now = _made(which, offer, "" if path is None else str(path), own)
         _check_same(slot, part, now, path)
         if now.version != part.version:
             notes.append(f"{slot}: {part.name} is {now.version} here and was {part.version} in training")
@@ -236,21 +260,24 @@ def _check_same(slot: Slot, was: ToolRecipe, now: ToolRecipe, path: Path | None)
             raise ConfigError(f"{slot}: {was.name}: {name}: found {after!r}, expected {before!r}")
 
 
-def _offer(slot: Slot, said: str) -> tuple[Offer[Any], str, str]:
-    """Offer, name and path of weights that a choice stands for."""
+def _asked_for(slot: Slot, said: str) -> tuple[Offered, str]:
+    """The reader and the path of weights that a choice stands for."""
     name, _, path = said.partition(":")
-    offers = OFFERS[slot]
-    if name not in offers:
-        names = [*offers, NONE]
+    found = by_name(slot, name)
+    if found is None:
+        names = [*(each.name for each in offered(slot)), NONE]
         raise ConfigError(
             f"{slot}: found {name!r}, expected one of {', '.join(names)}{suggestion(name, names)}"
         )
-    needs = offers[name].weights
-    if needs and not path:
-        raise ConfigError(f"{slot}: {name}: found no weights, expected {name}:{needs}")
-    if path and not needs:
-        raise ConfigError(f"{slot}: {said}: found weights, but {name} has none")
-    return offers[name], name, path
+    return found, path
+
+
+def _check_path(which: Offered, offer: Offer[Any], path: str) -> None:
+    """Refuse weights of a reader that has none, and a reader without its weights."""
+    if offer.weights and not path:
+        raise ConfigError(f"{which.said}: found no weights, expected {which.name}:{offer.weights}")
+    if path and not offer.weights:
+        raise ConfigError(f"{which.slot}: {which.name}:{path}: found weights, but {which.name} has none")
 
 
 def _setting(key: str, offers: Mapping[Slot, Offer[Any]]) -> tuple[Slot, str]:
@@ -267,17 +294,46 @@ def _setting(key: str, offers: Mapping[Slot, Offer[Any]]) -> tuple[Slot, str]:
     return known[key]
 
 
-def _options(slot: Slot, name: str, offer: Offer[Any], given: Mapping[str, Any]) -> Config:
+def _options(which: Offered, offer: Offer[Any], given: Mapping[str, Any]) -> Config:
     try:
         return offer.options.model_validate(given)
     except ValidationError as error:
-        raise ConfigError(f"{slot}: {name}: {first_fault(error)}") from error
+        raise ConfigError(f"{which.said}: {first_fault(error)}") from error
 
 
-def _recorded(slot: Slot, tool: Any, path: str, options: Config) -> ToolRecipe:
-    shape = {} if slot == "words" else {"width": tool.width, "unit": tool.unit, "kind": tool.kind}
+def _made(which: Offered, offer: Offer[Any], path: str, options: Config) -> tuple[Any, ToolRecipe]:
+    """A tool, and its record.
+
+    Raises:
+        ConfigError: If a tool of another package cannot be made, or lacks what every tool has.
+    """
+    try:
+        tool = offer.make(Path(path) if path else None, options)
+    except Exception as error:
+        if not which.package or isinstance(error, AlignMambaError) or refused_by_machine(error):
+            raise
+        raise ConfigError(f"{which.said}: cannot be made: {brief(error)}") from error
+    try:
+        recorded = _recorded(which, tool, path, options)
+    except Exception as error:
+        if not which.package:
+            raise
+        raise ConfigError(f"{which.said}: {brief(error)}") from error
+    verb = _VERB[which.slot]
+    if not callable(getattr(tool, verb, None)):
+        raise ConfigError(f"{which.said}: {type(tool).__name__}: expected a method {verb}, found none")
+    if recorded.name != which.name:
+        raise ConfigError(f"{which.said}: name: found {recorded.name!r}, expected {which.name!r}")
+    if which.slot != "words" and recorded.width < 1:
+        raise ConfigError(f"{which.said}: width: found {recorded.width}, expected at least 1")
+    return tool, recorded
+
+
+def _recorded(which: Offered, tool: Any, path: str, options: Config) -> ToolRecipe:
+    shape = {} if which.slot == "words" else {"width": tool.width, "unit": tool.unit, "kind": tool.kind}
     return ToolRecipe(
         name=tool.name,
+        package=which.package,
         path=path,
         options=options.model_dump(mode="json"),
         version=tool.version,

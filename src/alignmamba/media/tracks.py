@@ -29,6 +29,36 @@ class Track:
     """Half a sentence each on what is imperfect, for example ``312 of 500 frames have no face``."""
 
 
+def track_fault(track: object, *, kind: Literal["features", "tokens"], width: int) -> str:
+    """Half a sentence on where a result breaks the contract of `Track`; empty if it keeps it.
+
+    Args:
+        track: What a reader returned in place of an absence.
+        kind: Kind of values that it declares.
+        width: Width of a vector, or the size of the vocabulary.
+    """
+    if not isinstance(track, Track):
+        return f"found {type(track).__name__}, expected a Track or an Absent"
+    values, times = track.values, track.times
+    shape, dtype = ("(time,)", "int64") if kind == "tokens" else (f"(time, {width})", "float32")
+    if not isinstance(values, np.ndarray) or str(values.dtype) != dtype:
+        found = values.dtype if isinstance(values, np.ndarray) else type(values).__name__
+        return f"values: found {found}, expected an array of {dtype}"
+    if not len(values) or values.shape[1:] != (() if kind == "tokens" else (width,)):
+        return f"values: found the shape {values.shape}, expected {shape} with a token at least"
+    if kind == "tokens" and not (values.min() >= 0 and values.max() < width):
+        return f"values: found ids from {values.min()} to {values.max()}, expected 0 to {width - 1}"
+    if not np.isfinite(values).all():
+        return "values: found some that are not finite"
+    if not isinstance(times, np.ndarray) or times.shape != values.shape[:1] or times.dtype.kind != "f":
+        return f"times: expected {len(values)} numbers of floating point, one for each token"
+    if not (np.isfinite(times).all() and (np.diff(times) >= 0).all()):
+        return "times: found some that fall or are not finite"
+    if track.tokens and len(track.tokens) != len(values):
+        return f"tokens: found {len(track.tokens)}, expected {len(values)} or none"
+    return ""
+
+
 @dataclass(frozen=True, slots=True)
 class Word:
     """One spoken word; times are seconds from the start of the clip."""

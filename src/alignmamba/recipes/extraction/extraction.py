@@ -17,7 +17,8 @@ from alignmamba.data.user_arrays import SplitArrays
 from alignmamba.errors import CheckpointError, ConfigError, DataError
 from alignmamba.files import csv_text, read_json, replace_file
 from alignmamba.formats.plain_files import LazyRows
-from alignmamba.media.recipe import OFFERS, Recipe, Slot
+from alignmamba.media.offered import OFFERS, Slot
+from alignmamba.media.recipe import Recipe
 from alignmamba.media.tracks import ClipContent
 from alignmamba.recipes.extraction.clip_engines import ClipEngine, outcomes
 from alignmamba.recipes.extraction.clip_store import ClipStore
@@ -196,7 +197,8 @@ def _said(recipe: Recipe, slot: Slot) -> str:
     if part is None:
         return "none"
     options = ", ".join(f"{name}={value}" for name, value in part.options.items())
-    return f"{part.name} {part.version}{f' ({options})' if options else ''}"
+    package = f" of {part.package}" if part.package else ""
+    return f"{part.name}{package} {part.version}{f' ({options})' if options else ''}"
 
 
 def _report_failed(store: Path, failed: Sequence[tuple[ClipRow, ClipOutcome]]) -> None:

@@ -192,3 +192,17 @@ def test_doctor_lists_the_readers_with_licences_and_the_place_of_weights(cli: Cl
     code, out, _ = cli("doctor", "--media")
     assert code == 0
     assert "video face:FILE: face_landmarker.task" in out
+
+
+def test_a_folder_is_not_shown_and_a_corpus_without_labels_is_not_to_be_trained(
+    cli: Cli, clips: Path, tmp_path: Path
+) -> None:
+    code, _, err = cli("extract", clips, "--show")
+    assert code == 2
+    assert f"show: expected one media file, found the folder {clips}" in err
+    (tmp_path / "labels.csv").write_text("file,score\nc0.wav,1\n")
+    write_clip(tmp_path / "c0.wav", 0.3)
+    code, out, err = cli("extract", tmp_path, "--out", tmp_path / "new", "--words", "spread")
+    assert code == 0
+    assert "has no labels: all clips are in test. --label takes another column, such as 'score'." in err
+    assert out.rstrip().endswith("(test 1)")

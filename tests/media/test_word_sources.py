@@ -66,6 +66,11 @@ def test_text_is_spread_over_the_clip(media: Path) -> None:
     assert said(whole) == [("a", 0, 2.5), ("b", 2.5, 5.0)]
 
 
+def test_a_segment_ends_with_its_file(media: Path) -> None:
+    found = words("spread", MediaClip(path=media, start=4.0, end=1e6, text="a b"))
+    assert said(found) == [("a", 0, 0.5), ("b", 0.5, 1.0)]
+
+
 def test_times_of_words_are_kept_as_they_are_given(media: Path) -> None:
     media.with_suffix(".vtt").write_text(
         "WEBVTT\n\n00:01.000 --> 00:02.000\nAh<00:01.250> she\n\n00:02.500 --> 00:05.000\nAh she\n"

@@ -219,7 +219,8 @@ class Extract(EngineVerb):
         from alignmamba.media.decoding import facts
 
         if len(self.clips) != 1 or self.clips[0].is_dir():
-            raise ConfigError(f"show: expected one media file, found {len(self.clips)} paths")
+            given = f"{len(self.clips)} paths" if len(self.clips) != 1 else f"the folder {self.clips[0]}"
+            raise ConfigError(f"show: expected one media file, found {given}")
         clip, reader = MediaClip(path=self.clips[0]), self._reader()
         about, content = facts(clip), reader.read(clip)
         head = ("modality", "length", "per second", "width", "note")
@@ -308,7 +309,8 @@ def _show(done: "Extraction", out: Path) -> None:
         write(f"{read} clips in {done.store}; write the corpus with the same command without --shard")
         return
     sizes = ", ".join(f"{role} {len(split)}" for role, split in done.corpus.splits.items())
-    write(f"corpus: {out} ({sizes}); next: alignmamba train --data {out} --out runs/{out.name}")
+    step = f"; next: alignmamba train --data {out} --out runs/{out.name}"
+    write(f"corpus: {out} ({sizes}){step if {'train', 'valid'} <= done.corpus.splits.keys() else ''}")
 
 
 _MOST_NOTES = 8

@@ -17,6 +17,7 @@ from alignmamba.media.clip import MediaClip
 from alignmamba.media.decoding import facts
 from alignmamba.media.extractor import Extractor, Offer, TextExtractor, WordSource
 from alignmamba.media.offered import NONE, OFFERS, Offered, Slot, by_name, offered
+from alignmamba.media.stream_frames import SHORT_SECONDS
 from alignmamba.media.tracks import Absent, ClipContent, Track, Words, track_fault
 
 ResultT = TypeVar("ResultT")
@@ -130,6 +131,11 @@ class ClipReader:
             DataError: If the file cannot be read; the message names it.
         """
         about = facts(clip)
+        if clip.start > 0 and clip.start >= about.found:
+            raise DataError(
+                f"{clip.path}: found {about.found:.2f} s of media, expected a segment that begins before"
+                f" their end, not at {clip.start:g} s"
+            )
         found: dict[str, Track | Absent] = {}
         said: Words | Absent = Absent("nothing reads words")
         if self.text is not None and self.words is not None:
@@ -141,7 +147,8 @@ class ClipReader:
             found["audio"] = self._track(clip, "audio", partial(self.audio.extract, clip))
         if self.video is not None:
             found["video"] = self._track(clip, "video", partial(self.video.extract, clip))
-        notes = [*about.notes, *(said.notes if isinstance(said, Words) else ())]
+        notes = [*about.notes, *_beyond_the_end(clip, about.found, said)]
+        notes += said.notes if isinstance(said, Words) else ()
         return ClipContent(
             tracks={name: each for name, each in found.items() if isinstance(each, Track)},
             absent={name: each.reason for name, each in found.items() if isinstance(each, Absent)},
@@ -167,6 +174,18 @@ class ClipReader:
                 raise
             said = f"{type(error).__name__}: {brief(error)}"
             raise DataError(f"{clip.path}: {part.said(slot)}: cannot read the clip ({said})") from error
+
+
+def _beyond_the_end(clip: MediaClip, found: float, said: Words | Absent) -> list[str]:
+    """Notes on a segment or words of which a part lies after the end of the file."""
+    notes = []
+    if clip.end is not None and clip.end > found + SHORT_SECONDS:
+        notes.append(f"the segment ends at {clip.end:g} s, and the file at {found:.1f} s")
+    words = said.words if isinstance(said, Words) else ()
+    late = sum(clip.start + word.start > found for word in words)
+    if late:
+        notes.append(f"{late} of {len(words)} words begin after the end of the file")
+    return notes
 
 
 def composed(chosen: Mapping[Slot, str], settings: Mapping[str, Any]) -> ClipReader:

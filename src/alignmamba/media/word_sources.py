@@ -159,7 +159,8 @@ def stated_words(clip: MediaClip) -> Transcript | Absent:
 def _whole(text: str, clip: MediaClip, notes: tuple[str, ...]) -> Transcript:
     if not shown_words(text):
         return Transcript(text="", notes=notes)
-    end = facts(clip).found if clip.end is None else clip.end
+    found = facts(clip).found
+    end = found if clip.end is None else min(clip.end, found)
     cue = Cue(text=text, start=clip.start, end=max(end, clip.start))
     return Transcript(text=text, cues=(cue,), notes=notes)
 

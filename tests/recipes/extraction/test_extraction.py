@@ -138,6 +138,27 @@ def test_a_clip_without_any_modality_fails_with_the_reasons(clips: Path, tmp_pat
         extract(table, recipe(text="none", audio="none"), tmp_path / "corpus")
 
 
+def test_a_segment_beyond_its_file_is_noted_and_one_outside_it_fails(clips: Path) -> None:
+    reader = composed({**CHOSEN, "words": "spread"}, {})
+    late = reader.read(MediaClip(path=clips / "c0.mp4", start=0.2, end=60, text="one two"))
+    assert "the segment ends at 60 s, and the file at 0.6 s" in late.notes
+    assert late.tracks["text"].times.max() < 0.4
+    for start in (0.7, 60.0):
+        with pytest.raises(
+            DataError, match=r"c0\.mp4: found 0\.6. s of media, expected a segment that begins"
+        ):
+            reader.read(MediaClip(path=clips / "c0.mp4", start=start, text="one two"))
+
+
+def test_subtitles_of_a_longer_file_are_noted(clips: Path, tmp_path: Path) -> None:
+    path = tmp_path / "a.mp4"
+    path.write_bytes((clips / "c0.mp4").read_bytes())
+    cue = "1\n00:00:00,000 --> 00:00:00,500\nin time\n\n2\n00:00:05,000 --> 00:00:06,000\ntoo late now\n"
+    path.with_suffix(".srt").write_text(cue)
+    content = composed(CHOSEN, {}).read(MediaClip(path=path))
+    assert "3 of 5 words begin after the end of the file" in content.notes
+
+
 def test_resuming_another_recipe_or_nothing_is_refused(clips: Path, tmp_path: Path) -> None:
     out = tmp_path / "corpus"
     with pytest.raises(ConfigError, match=r"resume: found no .*extraction\.json"):

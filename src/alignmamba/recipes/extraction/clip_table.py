@@ -366,7 +366,9 @@ def _roles(
             ]
         return roles, []
     if not labelled:
-        return ["test"] * len(ids), [f"{table.name} has no labels: all clips are in test."]
+        others = [name for plain, name in columns.items() if plain not in _OF_CLIP | _OF_SAMPLE]
+        hint = f" --label takes another column, such as {others[0]!r}." if others else ""
+        return ["test"] * len(ids), [f"{table.name} has no labels: all clips are in test.{hint}"]
     dealt = dealt_roles([group or identity for group, identity in zip(groups, ids, strict=True)])
     unit = "whole groups" if any(group is not None for group in groups) else "clips"
     counts = Counter(dealt)

@@ -271,6 +271,30 @@ def test_a_killed_extraction_leaves_no_process_and_resumes_to_the_same_corpus(
     assert done.corpus.checksum == whole.corpus.checksum
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["Ctrl-C", "SIGTERM"])
+def test_an_interrupted_extraction_ends_in_order(clips: Path, tmp_path: Path, number: signal.Signals) -> None:
+    out, store, until = tmp_path / "corpus", store_of(tmp_path / "corpus"), time.monotonic() + 120
+    command = ["extract", str(clips), "--out", str(out), "--words", "subtitles"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "alignmamba", *command],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    while not list(store.rglob("*.safetensors")) and time.monotonic() < until:
+        time.sleep(0.005)
+    os.kill(process.pid, number)
+    _, said = process.communicate(timeout=120)
+    while _alive(process.pid) and time.monotonic() < until:
+        time.sleep(0.05)
+    assert not _alive(process.pid)
+    assert "Traceback" not in said
+    if not out.exists():  # else it was quicker than the signal
+        assert process.returncode == 130
+        assert said.splitlines()[-1] == "interrupted"
+
+
 def _alive(group: int) -> bool:
     try:
         os.killpg(group, 0)

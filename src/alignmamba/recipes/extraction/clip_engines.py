@@ -4,9 +4,11 @@ All leave what they read in one store. A clip that ends its process, by a fault 
 """
 
 import signal
+import threading
 from collections import deque
 from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, wait
+from contextlib import ExitStack
 from multiprocessing import get_context
 from typing import Annotated, Any, Final, Literal, TypeVar
 
@@ -57,12 +59,18 @@ def _here(order: ClipOrder, work: Work, engine: ClipEngine) -> Iterator[ClipOutc
     require("extract", "media", "pebble")
     from pebble import ProcessExpired, ProcessPool
 
-    # Processes begin from nothing: a copy of this one would share its threads and open files.
-    pool: Any = ProcessPool(
-        max_workers=min(engine.workers, len(work)), initializer=_prepared, context=get_context("spawn")
-    )
-
-    try:
+    with ExitStack() as at_the_end:
+        if threading.current_thread() is threading.main_thread():
+            # SIGTERM interrupts as Ctrl-C does, so that the processes of the pool end before this one.
+            at_the_end.callback(
+                signal.signal, signal.SIGTERM, signal.signal(signal.SIGTERM, signal.default_int_handler)
+            )
+        # Processes begin from nothing: a copy of this one would share its threads and open files.
+        pool: Any = ProcessPool(
+            max_workers=min(engine.workers, len(work)), initializer=_prepared, context=get_context("spawn")
+        )
+        at_the_end.callback(pool.join)
+        at_the_end.callback(pool.stop)
         for future, row, clip in _as_they_end(
             work,
             engine,
@@ -77,9 +85,6 @@ def _here(order: ClipOrder, work: Work, engine: ClipEngine) -> Iterator[ClipOutc
                 yield ClipOutcome(
                     row=row, failure=f"{clip.path}: not read within {engine.seconds:g} s, the limit"
                 )
-    finally:
-        pool.stop()
-        pool.join()
 
 
 def _as_they_end(

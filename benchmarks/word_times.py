@@ -349,7 +349,7 @@ def false_texts(reader: Reader, utterances: Sequence[Utterance]) -> None:
     cases: dict[str, Callable[[Utterance], tuple[np.ndarray, str]]] = {
         "another sentence": lambda each: (each.samples, other(each)),
         "the words in another order": lambda each: (each.samples, shuffled(each)),
-        "a sentence more than is said": lambda each: (each.samples, f"{each.text} {other(each)}"),
+        "a sentence too many": lambda each: (each.samples, f"{each.text} {other(each)}"),
         "silence": lambda each: (np.zeros_like(each.samples), each.text),
         "hiss": lambda each: (0.1 * hiss[: len(each.samples)], each.text),
         "a tone": lambda each: (0.1 * tone[: len(each.samples)], each.text),

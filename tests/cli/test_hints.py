@@ -103,7 +103,7 @@ def test_every_setting_is_listed_with_its_meaning(capsys: pytest.CaptureFixture[
     assert all(meaning.startswith("    ") and meaning.strip() for meaning in lines[1::2])
 
 
-@pytest.mark.parametrize("key", ["fit.class_weights", "fit.optimizer", "fit.scheduler", "loader.shuffle"])
+@pytest.mark.parametrize("key", ["fit.nesterov", "fit.optimizer", "fit.scheduler", "loader.shuffle"])
 def test_a_shared_section_makes_no_hint(key: str, capsys: pytest.CaptureFixture[str]) -> None:
     """A key that only shares its section with another is not answered with that."""
     assert main(["train", "--set", f"{key}=1"]) == 2

@@ -294,6 +294,13 @@ class Batch:
             groups=None if self.groups is None else tuple(self.groups[row] for row in rows),
         )
 
+    def having(self, name: str) -> Tensor:
+        """(batch,) bool, true in the samples that have a modality, which the batch may lack."""
+        if name in self.modalities:
+            return self.modalities[name].mask.any(1)
+        device = next((s.mask.device for s in self.modalities.values()), None)
+        return torch.zeros(len(self), dtype=torch.bool, device=device)
+
     def without(self, *names: str) -> Self:
         """The batch with the named modalities missing from every sample.
 

@@ -116,6 +116,11 @@ class Target(_Target):
     modality: Name | None = None
     """Modality that it belongs to, from which alone it is predicted; ``None``: the whole sample."""
 
+    @property
+    def has_one_class(self) -> bool:
+        """True if its values are indices into ``classes``, -1 where unknown; of others NaN is unknown."""
+        return self.kind in ("classification", "ordinal")
+
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         expected = len(self.classes) if self.kind == "multilabel" else 1

@@ -13,6 +13,8 @@ from alignmamba.contracts import Config, Corpus, Name, Sample, Split, Target, Ta
 from alignmamba.data.classes import Classes
 from alignmamba.errors import ConfigError, DataError, shown
 
+Labels = Mapping[str, float | int | str]
+"""Labels of a sample by name."""
 _MOST_INFERRED = 1000
 """Classes that a target may have whose classes nobody names."""
 
@@ -46,7 +48,7 @@ def with_further(corpus: Corpus, asked: Mapping[str, FurtherConfig]) -> Corpus:
     """
     if not asked:
         return corpus
-    train = corpus.split("train")
+    train = [sample.labels for sample in corpus.split("train")]
     targets = [target for target in corpus.task.further if target.name not in asked]
     targets += [_target(name, given, corpus, train) for name, given in asked.items()]
     task = Task.model_validate({**corpus.task.model_dump(), "further": [t.model_dump() for t in targets]})
@@ -57,17 +59,13 @@ def with_further(corpus: Corpus, asked: Mapping[str, FurtherConfig]) -> Corpus:
     return replace(corpus, task=task)
 
 
-def _target(name: str, given: FurtherConfig, corpus: Corpus, train: Split) -> Target:
-    """The target as train knows it."""
+def _target(name: str, given: FurtherConfig, corpus: Corpus, train: Sequence[Labels]) -> Target:
+    """The target as the labels of train know it."""
     labels = given.labels or (name,)
-    found: dict[str, list[float | int | str]] = {label: [] for label in labels}
-    for sample in train:
-        for label, values in found.items():
-            if label in sample.labels:
-                values.append(sample.labels[label])
+    found = {label: [own[label] for own in train if label in own] for label in labels}
     for label, values in found.items():
         if not values:
-            known = sorted({each for sample in train for each in sample.labels})
+            known = sorted({each for own in train for each in own})
             raise ConfigError(
                 f"targets.{name}: no training sample of corpus {corpus.name!r} has a label {label!r},"
                 f" expected one of {', '.join(known) or 'none, as it has no further labels'}"
@@ -157,7 +155,7 @@ def further_targets(samples: Sequence[Sample], task: Task) -> dict[str, Tensor]:
     return {
         target.name: torch.tensor(
             [value_of(sample, target) for sample in samples],
-            dtype=torch.int64 if target.kind in ("classification", "ordinal") else torch.float64,
+            dtype=torch.int64 if target.has_one_class else torch.float64,
         )
         for target in task.further
     }
@@ -170,6 +168,7 @@ def further_scales(train: Split, task: Task) -> dict[str, TargetScale]:
     }
     for sample in train if values else ():
         for target in task.further:
-            if target.name in values and not math.isnan(value := float(value_of(sample, target))):  # type: ignore[arg-type]
+            value = value_of(sample, target) if target.name in values else math.nan
+            if isinstance(value, float) and not math.isnan(value):
                 values[target.name].append(value)
     return {name: TargetScale.of(found) for name, found in values.items()}

@@ -112,10 +112,7 @@ def part_of(target: Target, predictions: Predictions) -> Predictions | None:
     if said is None:
         return None
     predicted, truth = np.asarray(said.prediction, dtype=np.float64), np.asarray(said.targets)
-    if target.kind in ("classification", "ordinal"):
-        known = truth >= 0
-    else:
-        known = ~np.isnan(truth).reshape(len(truth), -1).all(axis=1)
+    known = truth >= 0 if target.has_one_class else ~np.isnan(truth).reshape(len(truth), -1).all(axis=1)
     known &= ~np.isnan(predicted).reshape(len(predicted), -1).any(axis=1)
     return Predictions(
         ids=tuple(np.asarray(predictions.ids, dtype=object)[known].tolist()),

@@ -165,7 +165,7 @@ class ClipReader:
         return found
 
     def _result(self, clip: MediaClip, slot: Slot, read: Callable[[], ResultT]) -> ResultT:
-        """Whatever a tool returns; any fault of a tool of another package names clip and tool."""
+        """Result of a tool; any fault of a tool of another package names clip and tool."""
         part = self.recipe.parts()[slot]
         try:
             return read()

@@ -378,13 +378,12 @@ class Network(Pretrained[ConfigT], ScalesTargets, ABC, metaclass=_Completed):
         alone = torch.zeros_like(like)
         if name not in batch.modalities:
             return alone
+        others = [other for other in batch.modalities if other != name]
         if torch.compiler.is_compiling():  # a program may not look at data
-            hidden = [other for other in batch.modalities if other != name]
-            return self._predict(batch.without(*hidden)).embedding
-        rows = batch.modalities[name].mask.any(1).nonzero().flatten()
+            return self._predict(batch.without(*others)).embedding
+        rows = batch.having(name).nonzero().flatten()
         if not len(rows):
             return alone
-        others = [other for other in batch.modalities if other != name]
         part = batch.select(rows.tolist()) if len(rows) < len(batch) else batch
         found = self._predict(part.without(*others)).embedding
         return alone.index_put((rows,), found.to(alone.dtype))

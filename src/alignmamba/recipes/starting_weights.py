@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from alignmamba.checksums import checksum
+from alignmamba.checksums import file_checksum
 from alignmamba.contracts import Corpus
 from alignmamba.errors import CheckpointError, ConfigError
 from alignmamba.models.network import Network
@@ -65,7 +65,7 @@ def pinned_start(config: RunConfig) -> RunConfig:
     run = RunDirectory.open(Path(config.start.run).resolve())
     run.require_finished()
     run.check((f"{MODEL}/{WEIGHTS_FILE}",))
-    found = checksum((run.path / MODEL / WEIGHTS_FILE).read_bytes())
+    found = file_checksum(run.path / MODEL / WEIGHTS_FILE)
     if config.start.sha256 not in ("", found):
         raise CheckpointError(
             f"start.run: weights of run {run.path} have SHA-256 {found[:12]}, expected"
@@ -82,9 +82,9 @@ def starting_weights(config: RunConfig, network: Network[Any]) -> StartingWeight
 
     Raises:
         ConfigError: If not one fits.
-        CheckpointError: If the run is gone, or has other weights than when this run was planned.
+        CheckpointError: If the run is gone or damaged.
     """
-    run = RunDirectory.open(Path(pinned_start(config).start.run))
+    run = RunDirectory.open(Path(config.start.run))
     found = {
         name: value
         for name, value in trained_model(run, run.config()).state_dict().items()
@@ -117,5 +117,9 @@ def planned_start(config: RunConfig, corpus: Corpus) -> StartingWeights:
 
 
 def start_from(config: RunConfig, network: Network[Any]) -> None:
-    """Put the weights of the run that `config` starts from into a network."""
-    network.load_state_dict(dict(starting_weights(config, network).taken), strict=False)
+    """Put the weights of the run that `config` starts from into a network.
+
+    Raises:
+        CheckpointError: If the run is gone, or has other weights than when this run was planned.
+    """
+    network.load_state_dict(dict(starting_weights(pinned_start(config), network).taken), strict=False)

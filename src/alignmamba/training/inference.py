@@ -140,12 +140,11 @@ def _of_target(
     """Predictions of a further target, NaN without its modality, and its values in a batch."""
     array = _probable(said[target.name], target.kind)
     if target.modality is not None:
-        sequences = batch.modalities.get(target.modality)
         array = array.copy()
-        array[slice(None) if sequences is None else ~sequences.mask.any(1).cpu().numpy()] = np.nan
+        array[~batch.having(target.modality).cpu().numpy()] = np.nan
     if target.name in batch.further:
         return array, batch.further[target.name].cpu().numpy()
-    unknown = -1 if target.kind in ("classification", "ordinal") else np.nan
+    unknown = -1 if target.has_one_class else np.nan
     shape = array.shape if target.kind == "multilabel" else array.shape[:1]
     return array, np.full(shape, unknown)
 

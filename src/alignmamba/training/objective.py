@@ -47,8 +47,13 @@ class Minimise:
 
     def rate(self, name: str) -> float | None:
         """Factor on the learning rate of a parameter; ``None`` where no prefix fits."""
-        fitting = [prefix for prefix in self.rates if name.startswith(prefix)]
-        return self.rates[max(fitting, key=len)] if fitting else None
+        return factor_of(name, self.rates)
+
+
+def factor_of(name: str, rates: Mapping[str, float]) -> float | None:
+    """Factor of the longest prefix that fits a name; ``None`` where none does."""
+    fitting = [prefix for prefix in rates if name.startswith(prefix)]
+    return rates[max(fitting, key=len)] if fitting else None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -230,13 +235,9 @@ class Objective(nn.Module, ABC):
             if target.name not in batch.further:
                 continue
             said, truth = output.further[target.name], batch.further[target.name]
-            known = truth >= 0 if target.kind in ("classification", "ordinal") else ~truth.isnan()
+            known = truth >= 0 if target.has_one_class else ~truth.isnan()
             if target.modality is not None:
-                here = (
-                    batch.modalities[target.modality].mask.any(1)
-                    if target.modality in batch.modalities
-                    else torch.zeros(len(batch), dtype=torch.bool, device=truth.device)
-                )
+                here = batch.having(target.modality)
                 known = known & (here if known.ndim == 1 else here[:, None])
             truth = torch.where(known, truth, torch.zeros_like(truth))
             if target.kind == "regression":

@@ -8,7 +8,7 @@ from torch import nn
 from torch.optim import AdamW, Optimizer
 
 from alignmamba.errors import ConfigError, TrainingError
-from alignmamba.training.objective import Minimise, Objective, Stage
+from alignmamba.training.objective import Minimise, Objective, Stage, factor_of
 
 _NETWORK: Final = "model."
 """Beginning of the names of the network's weights within an objective."""
@@ -80,17 +80,17 @@ def check_rates(objective: Objective, rates: Mapping[str, float]) -> None:
     every = [name for name, weight in objective.named_parameters() if weight.requires_grad]
     for stage in objective.stages if rates else ():
         for each in stage.optimisers:
-            if not any((each.rate(name) or 0) * factor_of(name, rates) for name in every):
+            if not any((each.rate(name) or 0) * _own_factor(name, rates) for name in every):
                 raise ConfigError(
                     f"fit.rates: leave no weight to train in stage {stage.name!r}, expected one above 0"
                 )
 
 
-def factor_of(name: str, rates: Mapping[str, float]) -> float:
-    """Factor on the learning rate of a parameter of an objective; 1 where no beginning fits."""
+def _own_factor(name: str, rates: Mapping[str, float]) -> float:
+    """Factor that a run sets for a parameter of an objective; 1 where it sets none."""
     own = name.removeprefix(_NETWORK)
-    fitting = [prefix for prefix in rates if own.startswith(prefix)] if own != name else []
-    return rates[max(fitting, key=len)] if fitting else 1.0
+    factor = factor_of(own, rates) if own != name else None
+    return 1.0 if factor is None else factor
 
 
 def optimiser(
@@ -113,7 +113,7 @@ def optimiser(
         factor = minimise.rate(name)
         own = getattr(parameter, "_learning_rate", None)
         factor = factor * own / learning_rate if factor and own else factor
-        factor = factor * factor_of(name, rates or {}) if factor else factor
+        factor = factor * _own_factor(name, rates or {}) if factor else factor
         if factor and parameter.requires_grad:
             spared = parameter.ndim <= 1 or bool(getattr(parameter, "_no_weight_decay", False))
             groups.setdefault((factor, spared), []).append(parameter)

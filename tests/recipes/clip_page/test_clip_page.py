@@ -1,4 +1,4 @@
-"""What is known of a clip, and the page as text."""
+"""Facts about a clip, and the page as text."""
 
 import base64
 import dataclasses

@@ -8,15 +8,15 @@ import numpy as np
 
 from alignmamba.contracts import Role, Task
 from alignmamba.errors import DataError
+from alignmamba.formats.label_names import EMOTIONS, column_of
 from alignmamba.formats.pickles.pickled_splits import ParallelFields
 from alignmamba.formats.pickles.pickled_values import score_task
 from alignmamba.formats.pickles.stored_arrays import StoredArray
 
-_EMOTIONS: Final = ("happy", "sad", "anger", "surprise", "disgust", "fear")
 _NAMES: Final[Mapping[tuple[int, bool], tuple[str, ...]]] = {
     (4, True): ("neutral", "happy", "sad", "angry"),
-    (6, False): _EMOTIONS,
-    (7, False): ("sentiment", *_EMOTIONS),
+    (6, False): EMOTIONS,
+    (7, False): ("sentiment", *EMOTIONS),
 }
 """Names of so many columns, of pairs or of numbers: `eval_iemocap` of MulT's code, and CMU-MOSEI's SDK."""
 _ABSENT_PRESENT: Final = ("no", "yes")
@@ -63,7 +63,7 @@ def label_columns(content: ParallelFields, field: str, asked: str) -> LabelColum
             )
     paired = len(shape) == 2
     names = _NAMES.get((shape[0], paired)) or tuple(f"label_{number}" for number in range(shape[0]))
-    column = _asked(asked, names, f"{content.path}: {field}")
+    column = column_of(asked, names, f"{content.path}: {field}")
     tables = {role: values.argmax(axis=2) if paired else values for role, values in given.items()}
     task = _task(names[column], paired, [table[:, column] for table in tables.values()])
     others = {
@@ -97,13 +97,3 @@ def _columns(given: object) -> np.ndarray | None:
     if len(inner) != 1 or (inner[0] < 2 and not paired):
         return None
     return given.read().astype(np.float64).reshape(len(given), *inner, *((2,) if paired else ()))
-
-
-def _asked(asked: str, names: tuple[str, ...], where: str) -> int:
-    if not asked:
-        return 0
-    if asked in names:
-        return names.index(asked)
-    if asked.isdecimal() and len(asked) < 9 and int(asked) < len(names):
-        return int(asked)
-    raise DataError(f"{where}: label {asked!r}: expected one of {list(names)} or a number below {len(names)}")

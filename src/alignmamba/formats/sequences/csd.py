@@ -22,6 +22,7 @@ from alignmamba.contracts import ROLES, Role, Task
 from alignmamba.errors import DataError
 from alignmamba.formats.folds import FoldOptions, folds_beside, left_out, roles_by_folds
 from alignmamba.formats.foreign import Faults, Foreign
+from alignmamba.formats.label_names import EMOTIONS, column_of
 from alignmamba.formats.plain_files import hinted
 from alignmamba.formats.sequences.computational_sequence import ComputationalSequence, video_of_entry
 from alignmamba.formats.sequences.csd_clips import SHORTEST_SECONDS, Clips, Segment
@@ -41,7 +42,7 @@ _HINTS = (
 )
 _DESCRIPTION = "computational sequence description"
 # Columns of CMU-MOSEI's "All Labels".
-_SENTIMENT_AND_EMOTIONS = ("sentiment", "happy", "sad", "anger", "surprise", "disgust", "fear")
+_SENTIMENT_AND_EMOTIONS = ("sentiment", *EMOTIONS)
 _MOST_LABELS = 64
 _SENTIMENT_RANGE = (-3.0, 3.0)
 
@@ -180,7 +181,7 @@ def _labelled(
 ) -> tuple[list[Segment], Task, list[str]]:
     """The segments that have labels, what the label is, and notes about it."""
     names = _label_names(labels)
-    column = _column(labels, names, wanted)
+    column = column_of(wanted, names, str(labels.path))
     name, width = names[column], labels.width
     others = {other: at for at, other in enumerate(names) if at != column} if width <= _MOST_LABELS else {}
     told = f"{labels.structure.root} {name}".lower()
@@ -240,18 +241,6 @@ def _label_names(labels: ComputationalSequence) -> list[str]:
         names = [f"label {number}" for number in range(labels.width)]
     times = Counter(names)
     return [name if name and times[name] == 1 else f"{name or 'label'} {at}" for at, name in enumerate(names)]
-
-
-def _column(labels: ComputationalSequence, names: Sequence[str], wanted: str) -> int:
-    if not wanted:
-        return 0
-    if wanted in names:
-        return names.index(wanted)
-    if wanted.isdecimal() and len(wanted) < 9 and int(wanted) < labels.width:
-        return int(wanted)
-    raise DataError(
-        f"{labels.path}: label {wanted!r}: expected one of {names} or a number below {labels.width}"
-    )
 
 
 def _by_role(

@@ -130,7 +130,8 @@ def test_a_demo_refuses_a_port_in_use(cli: Cli, clip_runs: ClipRuns) -> None:
 def test_a_demo_without_its_packages_names_the_extra(
     cli: Cli, clip_runs: ClipRuns, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(sys.modules, "uvicorn", None)  # type: ignore[arg-type] # how Python marks a module as absent
+    # how Python marks a module as absent
+    monkeypatch.setitem(sys.modules, "uvicorn", None)  # type: ignore[arg-type]
     code, _, err = cli("demo", clip_runs.first, "--no-browser")
     assert code == 2
     assert err == "error: demo: uvicorn is not installed, try: pip install 'alignmamba[demo]'\n"

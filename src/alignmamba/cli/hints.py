@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from alignmamba.cli.verb import Verb
+from alignmamba.cli.verb import Verb, option_name
 from alignmamba.errors import ConfigError
 
 _EVERYWHERE = ("help", "h", "version")
@@ -31,8 +31,7 @@ def refuse_unknown(given: Sequence[str], verbs: Mapping[str, type[Verb]]) -> Non
         )
     if verb not in verbs:
         raise ConfigError(f"{verb}: no such verb{_nearest(verb, verbs)}; there are {', '.join(verbs)}")
-    # An option whose name is a word of Python, such as --from, is a field with an underscore behind it.
-    known = [field.name.rstrip("_").replace("_", "-") for field in fields(verbs[verb])]
+    known = [option_name(field.name) for field in fields(verbs[verb])]
     for name in _option_names(given[1:]):
         if name not in known and name not in _EVERYWHERE and not name.startswith(_FROM_TYRO):
             raise ConfigError(

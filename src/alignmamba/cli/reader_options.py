@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 from tyro.conf import arg
 
 from alignmamba.cli.config_flags import flag
-from alignmamba.cli.verb import Verb
+from alignmamba.cli.verb import Verb, option_name
 from alignmamba.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ class ReadingVerb(Verb):
 
     def given_options(self) -> list[str]:
         """Those of the options of reading that are not at their default, as they are written."""
-        return [f"--{name.replace('_', '-')}" for name, _ in self._given()]
+        return [f"--{option_name(name)}" for name, _ in self._given()]
 
     def _given(self) -> Iterator[tuple[str, Any]]:
         from alignmamba.formats.known_formats import any_options
@@ -53,7 +53,7 @@ class ReadingVerb(Verb):
         for name, info in any_options().model_fields.items():
             value = getattr(self, name)
             if isinstance(info.default, Mapping):
-                value = _widths(f"--{name.replace('_', '-')}", value)
+                value = _widths(f"--{option_name(name)}", value)
             if value != info.default:
                 yield name, value
 

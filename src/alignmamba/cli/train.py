@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from tyro.conf import arg
 
 from alignmamba.cli.terminal_tables import metrics_table, missing_line, reference_table
-from alignmamba.cli.verb import PROTOCOLS, SettingVerb, console, say, write
+from alignmamba.cli.verb import PROTOCOLS, SettingVerb, console, option_name, say, write
 from alignmamba.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -174,7 +174,7 @@ class Train(SettingVerb):
             if field.name not in allowed and getattr(self, field.name) != field.default
         ]
         if given:
-            options = ", ".join(f"--{name.rstrip('_').replace('_', '-')}" for name in given)
+            options = ", ".join(f"--{option_name(name)}" for name in given)
             raise ConfigError(f"--resume takes the run's own settings: drop {options}")
 
     def _show_plan(self, ready: "ReadyRun") -> None:

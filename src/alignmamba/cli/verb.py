@@ -158,6 +158,13 @@ class _Unheeded:
         return getattr(self._stream, name)
 
 
+def option_name(field_name: str) -> str:
+    """Name of an option without its dashes. One that is a word of Python, such as ``from``, has a field with
+    an underscore behind it.
+    """
+    return field_name.rstrip("_").replace("_", "-")
+
+
 def say(line: str) -> None:
     """A line on standard error, for people who wait; not broken to fit a width."""
     console(stderr=True).print(line, soft_wrap=True)

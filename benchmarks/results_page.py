@@ -1,9 +1,9 @@
-"""Write docs/results/training-size.md from directories of `alignmamba experiment sizes`.
+"""Write a page of docs/results from directories of `alignmamba experiment`.
 
-Usage: python benchmarks/sizes_page.py DIR [DIR ...]
+Usage: python benchmarks/results_page.py PAGE DIR [DIR ...] [--tables PATTERN ...]
 
-Each directory becomes a section with its command, its plots and its tables. Plots go to docs/images, tables
-as CSV beside the page. What stands outside of the marks of the page is kept.
+Each directory becomes a section of docs/results/PAGE.md with its commands, its plots and its tables. Plots go
+to docs/images, tables as CSV beside the page. What stands outside of the marks of the page is kept.
 """
 
 import argparse
@@ -13,39 +13,31 @@ import shutil
 import sys
 import textwrap
 from collections.abc import Iterator, Sequence
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Final
 
 import written_table
 from alignmamba.evaluation.tables import ResultTable
 from alignmamba.files import replace_file
+from alignmamba.recipes.experiments.cells import ExperimentRecord
 from alignmamba.recipes.experiments.grid_directory import ExperimentDirectory
+from alignmamba.recipes.tuning.tuning_directory import TuningDirectory
 
-PAGE: Final = written_table.DOCS / "results" / "training-size.md"
-BEGIN: Final = "<!-- the sections are written by benchmarks/sizes_page.py -->"
-EMPTY: Final = f"""# Training sizes
-
-Methods by the number of samples that they learn from ([how](../experiments.md#training-sizes)). Every number
-is made by the command above it; `FOLDER` is where a corpus lies. The tables as CSV, with every seed's value,
-lie beside this page.
-
-{BEGIN}
-
-{written_table.END}
-"""
-"""The page before anything was written."""
+BEGIN: Final = "<!-- the sections are written by benchmarks/results_page.py -->"
 
 
-def section(directory: Path, docs: Path) -> str:
+def section(directory: Path, docs: Path, page: str, patterns: Sequence[str] = ("*",)) -> str:
     """Section of one experiment, whose plots and tables are copied into the documentation."""
     plan = ExperimentDirectory.open(directory).plan()
-    if plan.experiment != "sizes":
-        raise SystemExit(f"{directory}: found experiment {plan.experiment!r}, expected sizes")
     name = re.sub(r"[^\w-]+", "-", plan.corpus.name)
-    lines = [f"## {plan.corpus.name}", f"```\n{shown(plan.command)}\n```"]
+    commands = "\n".join(map(shown, (*searches(plan, directory), plan.command)))
+    lines = [f"## {plan.corpus.name}", f"```\n{commands}\n```"]
     for path in sorted((directory / "tables").glob("*.json")):
         table = ResultTable.from_json(path.read_text(encoding="utf-8"))
-        file = f"training-size-{name}-{table.name.removeprefix('sizes-')}"
+        if not any(fnmatch(table.name, pattern) for pattern in patterns):
+            continue
+        file = f"{page}-{name}-{table.name.removeprefix(f'{plan.experiment}-')}"
         plot = directory / "figures" / f"{table.name}.svg"
         if plot.is_file():
             shutil.copyfile(plot, docs / "images" / f"{file}.svg")
@@ -53,6 +45,13 @@ def section(directory: Path, docs: Path) -> str:
         shutil.copyfile(path.with_suffix(".csv"), docs / "results" / f"{file}.csv")
         lines.append("\n".join(narrow(f"#{table.to_markdown()}".splitlines())).strip())
     return "\n\n".join(lines)
+
+
+def searches(plan: ExperimentRecord, directory: Path) -> Iterator[Sequence[str]]:
+    """Commands of the searches whose settings a comparison has taken."""
+    for path in plan.settings.get("tuned", ()):
+        beside = directory.parent / path
+        yield TuningDirectory.open(beside if beside.is_dir() else Path(path)).record().command
 
 
 def shown(command: Sequence[str]) -> str:
@@ -76,11 +75,15 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    parser.add_argument("page", metavar="PAGE", help="name of the page, for example training-size")
     parser.add_argument("directories", nargs="+", type=Path, metavar="DIR")
+    parser.add_argument("--tables", nargs="+", default=["*"], metavar="PATTERN", help="names of tables")
     given = parser.parse_args()
-    page = PAGE.read_text(encoding="utf-8") if PAGE.is_file() else EMPTY
-    sections = "\n\n".join(section(directory, written_table.DOCS) for directory in given.directories)
-    replace_file(PAGE, written_table.renewed(page, BEGIN, sections).encode())
+    path = written_table.DOCS / "results" / f"{given.page}.md"
+    empty = f"# {given.page}\n\n{BEGIN}\n{written_table.END}\n"
+    page = path.read_text(encoding="utf-8") if path.is_file() else empty
+    sections = [section(each, written_table.DOCS, given.page, given.tables) for each in given.directories]
+    replace_file(path, written_table.renewed(page, BEGIN, "\n\n".join(sections)).encode())
     return 0
 
 

@@ -64,7 +64,7 @@ def test_a_part_of_the_clips_makes_no_corpus(cli: Cli, clips: Path, tmp_path: Pa
         "extract", clips, "--out", tmp_path / "new", "--words", "spread", "--shard", "2/7", "--video", "none"
     )
     assert code == 0
-    assert "1 clips in" in out
+    assert "1 clip in" in out
     assert not (tmp_path / "new").exists()
 
 

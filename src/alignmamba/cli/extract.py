@@ -300,13 +300,13 @@ def _show(done: "Extraction", out: Path) -> None:
     rows = [(name, f"{count} of {read}") for name, count in sorted(done.present.items())]
     screen.print(rows_table("modalities", ("modality", "clips"), rows))
     for note, count in sorted(done.notes.items(), key=lambda item: -item[1])[:_MOST_NOTES]:
-        screen.print(f"{count} clips: {note}", soft_wrap=True)
+        screen.print(f"{_clips(count)}: {note}", soft_wrap=True)
     if len(done.notes) > _MOST_NOTES:
         screen.print(f"and {len(done.notes) - _MOST_NOTES} other notes; --json has them", soft_wrap=True)
     if done.failed:
-        screen.print(f"{done.failed} clips failed and were dropped, see {done.store}", soft_wrap=True)
+        screen.print(f"failed and dropped: {_clips(done.failed)}, see {done.store}", soft_wrap=True)
     if done.corpus is None:
-        write(f"{read} clips in {done.store}; write the corpus with the same command without --shard")
+        write(f"{_clips(read)} in {done.store}; write the corpus with the same command without --shard")
         return
     sizes = ", ".join(f"{role} {len(split)}" for role, split in done.corpus.splits.items())
     step = f"; next: alignmamba train --data {out} --out runs/{out.name}"
@@ -314,6 +314,10 @@ def _show(done: "Extraction", out: Path) -> None:
 
 
 _MOST_NOTES = 8
+
+
+def _clips(count: int) -> str:
+    return f"{count} clip{'s' * (count != 1)}"
 
 
 def clip_progress() -> "ClipLines":

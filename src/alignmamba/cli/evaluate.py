@@ -7,8 +7,14 @@ from typing import Annotated, Literal
 from tyro.conf import UseAppendAction, arg
 
 from alignmamba.cli.modality_mapping import ApplyingVerb, heading
-from alignmamba.cli.terminal_tables import metrics_table, missing_line, patterns_table, reference_table
-from alignmamba.cli.verb import PROTOCOLS, console
+from alignmamba.cli.terminal_tables import (
+    labels_table,
+    metrics_table,
+    missing_line,
+    patterns_table,
+    reference_table,
+)
+from alignmamba.cli.verb import PROTOCOLS, console, say
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +49,7 @@ class Evaluate(ApplyingVerb):
 
     def run(self) -> int:
         """Evaluate."""
+        from alignmamba.evaluation.metrics import undefined_notes
         from alignmamba.recipes.configuration import check_missing
         from alignmamba.recipes.finished_run import evaluate
 
@@ -79,6 +86,11 @@ class Evaluate(ApplyingVerb):
             columns |= {missing.protocol: report["metrics_missing"], "change": report["change"]}
         screen = console()
         screen.print(metrics_table(title, columns))
+        for name, scores in columns.items():
+            if (labels := labels_table(f"labels, {name}", scores)) is not None:
+                screen.print(labels)
+        for note in undefined_notes(report["split"], report["metrics"]):
+            say(f"note: {note}")
         if missing is not None:
             facts = report["missing"]
             screen.print(missing_line(facts, {report["split"]: facts["effective_rate"]}))

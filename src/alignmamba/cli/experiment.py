@@ -128,9 +128,9 @@ class Experiment(SettingVerb):
         return config(**{name: getattr(self, name) for name in config.model_fields})
 
     def _refuse_unknown_metrics(self, plan: "ExperimentPlan") -> None:
-        from alignmamba.evaluation.metrics import metric_names
+        from alignmamba.evaluation.metrics import column_names
 
-        known = metric_names(plan.corpus.task)
+        known = column_names(plan.corpus.task)
         if unknown := [name for name in self.metrics if name not in known]:
             raise ConfigError(f"metrics: found {unknown[0]!r}, expected some of {', '.join(known)}")
 

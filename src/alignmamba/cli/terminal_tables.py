@@ -11,12 +11,32 @@ _GAP = 2
 
 
 def metrics_table(title: str, columns: Mapping[str, Mapping[str, float | None]]) -> "Table":
-    """Metrics in rows, for example splits in columns."""
+    """Metrics in rows, for example splits in columns; without those of single labels."""
     table = _table(title, "metric")
     for name in columns:
         table.add_column(name, justify="right")
     for metric in dict.fromkeys(metric for scores in columns.values() for metric in scores):
-        table.add_row(metric, *(number(scores.get(metric)) for scores in columns.values()))
+        if not metric.endswith(")"):
+            table.add_row(metric, *(number(scores.get(metric)) for scores in columns.values()))
+    return table
+
+
+def labels_table(title: str, scores: Mapping[str, float | None]) -> "Table | None":
+    """Labels in rows and their metrics, such as ``emotions.accuracy(sad)``, in columns; None without any."""
+    rows: dict[str, dict[str, float | None]] = {}
+    for name, value in scores.items():
+        metric, bracket, label = name.removesuffix(")").partition("(")
+        target, _, metric = metric.rpartition(".")
+        if bracket:
+            rows.setdefault(f"{target}: {label}" if target else label, {})[metric] = value
+    if not rows:
+        return None
+    metrics = list(dict.fromkeys(metric for own in rows.values() for metric in own))
+    table = _table(title, "label")
+    for metric in metrics:
+        table.add_column(metric, justify="right")
+    for label, own in rows.items():
+        table.add_row(label, *(number(own.get(metric)) for metric in metrics))
     return table
 
 

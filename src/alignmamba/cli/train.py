@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from tyro.conf import arg
 
-from alignmamba.cli.terminal_tables import metrics_table, missing_line, reference_table
+from alignmamba.cli.terminal_tables import labels_table, metrics_table, missing_line, reference_table
 from alignmamba.cli.verb import PROTOCOLS, SettingVerb, console, option_name, say, write
 from alignmamba.errors import ConfigError
 
@@ -213,6 +213,9 @@ class Train(SettingVerb):
         screen = console()
         columns: dict[str, Mapping[str, float | None]] = dict(result.metrics.items())
         screen.print(metrics_table(f"{result.config.model} on {result.corpus}", columns))
+        for role, scores in list(columns.items())[-1:]:
+            if (labels := labels_table(f"labels, {role}", scores)) is not None:
+                screen.print(labels)
         if result.missing is not None:
             screen.print(missing_line(result.missing, result.missing["effective_rate"]))
         if result.references:

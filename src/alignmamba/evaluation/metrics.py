@@ -1,11 +1,11 @@
 """Scores of a set of predictions, by the field's own formulas, in float64.
 
-Regression follows `__eval_mosei_regression` of MMSA (thuiar/MMSA a94e65d, MIT), the protocol of CMU-MOSI and
-CMU-MOSEI, without rounding. Classification follows the usual definitions.
+Sentiments follow MMSA (thuiar/MMSA a94e65d, MIT) without rounding: `__eval_mosei_regression`, the protocol of
+CMU-MOSI and CMU-MOSEI, and `__eval_sims_regression`. All else follows the usual definitions.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final, Literal, TypeVar
@@ -15,18 +15,30 @@ from numpy.typing import NDArray
 
 from alignmamba.contracts import Predictions, Target, Task
 from alignmamba.errors import ConfigError, DataError
+from alignmamba.evaluation.score_formulas import (
+    area_under_roc,
+    average_precision,
+    calibration_error,
+    concordance,
+    correlation,
+    determination,
+    levels,
+    one_against_others,
+    root_mean_square_error,
+)
 
 # Real values, classes or signs.
 Values = NDArray[Any]
 Result = TypeVar("Result", Values, float)
+Kind = Literal["regression", "classification", "ordinal", "multilabel"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Metric:
     """One row of `METRICS`: everything that is known of a metric."""
 
-    task: Literal["regression", "classification", "ordinal", "multilabel"]
-    """Kind of the targets that have it; an ordinal also has those of a classification."""
+    task: Kind | tuple[Kind, ...]
+    """Kind of the targets that have it, or kinds; an ordinal also has those of a classification."""
     samples: Callable[[Values, Values], Values] | None = None
     """Score of each sample from targets and predictions; the metric is the mean."""
     whole: Callable[[Values, Values], float] | None = None
@@ -34,8 +46,16 @@ class Metric:
     higher_is_better: bool = True
     bounds: tuple[float, float] = (0.0, 1.0)
     """Least and largest value that it can have."""
+    probable: bool = False
+    """True if it reads the probabilities of classes; others read the most probable class."""
     reach: float | None = None
     """Half range of a metric of sentiments: the label range includes plus and minus this value."""
+    span: tuple[float, float] | None = None
+    """Label range of a metric of sentiments that no other range has."""
+    undefined: str = ""
+    """Samples that leave it undefined, in words."""
+    columns: tuple[Kind, ...] | None = None
+    """Kinds in whose comparisons it is a column; by default all that have it."""
     in_epochs: bool = False
     """True if the line of an epoch shows it."""
     table: int = 0
@@ -47,14 +67,22 @@ class Metric:
             return _mean(self.samples(truth, predicted))
         return self.whole(truth, predicted) if self.whole is not None else math.nan
 
+    @property
+    def kinds(self) -> tuple[Kind, ...]:
+        """Kinds of the targets that have it."""
+        return (self.task,) if isinstance(self.task, str) else self.task
+
     def suits(self, task: Task | Target) -> bool:
         """Answer to whether predictions of that task, or of a further target, are scored by it."""
-        kinds = ("classification", "ordinal") if task.kind == "ordinal" else (task.kind,)
-        if self.task not in kinds or self.reach is None:
-            return self.task in kinds
+        kinds = {"classification", "ordinal"} if task.kind == "ordinal" else {task.kind}
+        has = not kinds.isdisjoint(self.kinds)
+        if not has or (self.reach is None and self.span is None):
+            return has
         if not task.is_sentiment or task.label_range is None:
             return False
         low, high = task.label_range
+        if self.reach is None:
+            return task.label_range == self.span
         return low <= -self.reach and high >= self.reach
 
 
@@ -63,15 +91,31 @@ def metric_names(task: Task | Target) -> tuple[str, ...]:
     return tuple(name for name, metric in METRICS.items() if metric.suits(task))
 
 
+def column_names(task: Task | Target) -> tuple[str, ...]:
+    """Those metrics of a task, or of a further target, that are columns of comparisons."""
+    chosen = {name: METRICS[name].columns for name in metric_names(task)}
+    return tuple(name for name, kinds in chosen.items() if kinds is None or task.kind in kinds)
+
+
+def label_names(task: Task | Target) -> tuple[str, ...]:
+    """Metrics of each label of a multilabel, such as ``accuracy(sad)``; empty for another."""
+    classes = task.classes if task.kind == "multilabel" else ()
+    return tuple(f"{name}({each})" for each in classes for name in OF_A_LABEL)
+
+
 def all_metric_names(task: Task) -> tuple[str, ...]:
     """The metrics that `score` returns: of the task, and of each further target after its name and a dot."""
-    further = [f"{target.name}.{name}" for target in task.further for name in metric_names(target)]
-    return (*metric_names(task), *further)
+    further = [
+        f"{target.name}.{name}"
+        for target in task.further
+        for name in (*metric_names(target), *label_names(target))
+    ]
+    return (*metric_names(task), *label_names(task), *further)
 
 
 def metric_of(name: str) -> Metric:
     """The metric of a name as `score` gives it."""
-    return METRICS[name.rpartition(".")[2]]
+    return METRICS[name.partition("(")[0].rpartition(".")[2]]
 
 
 def score(task: Task | Target, predictions: Predictions) -> dict[str, float]:
@@ -84,8 +128,8 @@ def score(task: Task | Target, predictions: Predictions) -> dict[str, float]:
 
     Returns:
         Metric name to value; those of a further target stand after its name and a dot, and are of the samples
-        that have the target. A metric that the data leaves undefined is NaN: ``corr`` where either side is
-        constant, the ``non0`` pair where every target is zero, all of a target that no sample has.
+        that have the target. Those of one label of a multilabel have its class in brackets. A metric that the
+        data leaves undefined is NaN, see `undefined`.
 
     Raises:
         DataError: If there is no sample, no target, or a value that is not finite or not of the task's shape.
@@ -94,14 +138,46 @@ def score(task: Task | Target, predictions: Predictions) -> dict[str, float]:
     for target in task.further if isinstance(task, Task) else ():
         part = part_of(target, predictions)
         if part is not None:
-            own = _own_scores(target, part) if part.ids else dict.fromkeys(metric_names(target), math.nan)
+            names = (*metric_names(target), *label_names(target))
+            own = _own_scores(target, part) if part.ids else dict.fromkeys(names, math.nan)
             found |= {f"{target.name}.{name}": value for name, value in own.items()}
     return found
 
 
 def _own_scores(task: Task | Target, predictions: Predictions) -> dict[str, float]:
-    truth, predicted = _checked(task, predictions)
-    return {name: METRICS[name](truth, predicted) for name in metric_names(task)}
+    given = _checked(task, predictions)
+    found = {name: METRICS[name](*given(METRICS[name])) for name in metric_names(task)}
+    if task.kind == "multilabel":
+        for label, truth, probable in zip(
+            task.classes, *map(np.transpose, _labels(task, predictions)), strict=True
+        ):
+            found |= {
+                f"{name}({label})": _score_of_label(METRICS[name], truth, probable) for name in OF_A_LABEL
+            }
+    return found
+
+
+def _score_of_label(metric: Metric, truth: Values, probable: Values) -> float:
+    """A metric of one label, over the samples of which it is known."""
+    known = ~np.isnan(truth)
+    truth, probable = truth[known], probable[known]
+    if "multilabel" in metric.kinds:
+        return metric(truth[:, None], probable[:, None])
+    return metric(truth > 0.5, probable >= 0.5)
+
+
+def undefined(scores: Mapping[str, float | None]) -> dict[str, str]:
+    """Reason of each score of `score` that is not defined, by its name, as a clause."""
+    lacking = [name for name, value in scores.items() if value is None or math.isnan(value)]
+    return {name: metric_of(name).undefined or "no sample has the target" for name in lacking}
+
+
+def undefined_notes(role: str, scores: Mapping[str, float | None]) -> list[str]:
+    """One sentence for each reason that leaves scores of a split undefined."""
+    by_reason: dict[str, list[str]] = {}
+    for name, why in undefined(scores).items():
+        by_reason.setdefault(why, []).append(name)
+    return [f"split {role!r} has no {', '.join(names)}: {why}" for why, names in by_reason.items()]
 
 
 def part_of(target: Target, predictions: Predictions) -> Predictions | None:
@@ -141,8 +217,8 @@ def sample_scores(task: Task | Target, predictions: Predictions, metric: str) ->
         ConfigError: If the task has no such metric.
         DataError: As for `score`.
     """
-    samples = _known(task, metric).samples
-    return None if samples is None else samples(*_checked(task, predictions))
+    known = _known(task, metric)
+    return None if known.samples is None else known.samples(*_checked(task, predictions)(known))
 
 
 def row_metric(
@@ -150,7 +226,7 @@ def row_metric(
 ) -> Callable[[NDArray[np.int64]], float]:
     """The metric as a function of the rows it is computed on; raises as `sample_scores`."""
     known = _known(task, metric)
-    truth, predicted = _checked(task, predictions)
+    truth, predicted = _checked(task, predictions)(known)
     return lambda rows: known(truth[rows], predicted[rows])
 
 
@@ -158,7 +234,8 @@ def confusion_matrix(task: Task, predictions: Predictions) -> NDArray[np.int64]:
     """Samples by true (rows) and predicted class; a `DataError` for a regression, or as for `score`."""
     if task.kind != "classification":
         raise DataError(f"confusion matrix: expected a classification task, found {task.kind}")
-    return _confusion(*_classes(task, predictions), num_classes=len(task.classes))
+    truth, probable = _classes(task, predictions)
+    return _confusion(truth, probable.argmax(axis=1), num_classes=len(task.classes))
 
 
 def _known(task: Task | Target, metric: str) -> Metric:
@@ -169,13 +246,16 @@ def _known(task: Task | Target, metric: str) -> Metric:
     return METRICS[metric]
 
 
-def _checked(task: Task | Target, predictions: Predictions) -> tuple[Values, Values]:
-    """Targets and predicted values of a regression, true and most probable classes of classes, truth and
-    probabilities of several labels.
+def _checked(task: Task | Target, predictions: Predictions) -> Callable[[Metric], tuple[Values, Values]]:
+    """Targets and predictions as a metric reads them, checked: values of a regression, true classes and the
+    most probable or the probabilities of classes, truth and probabilities of several labels.
     """
-    if task.kind == "multilabel":
-        return _labels(task, predictions)
-    return _values(predictions) if task.kind == "regression" else _classes(task, predictions)
+    if task.kind in ("multilabel", "regression"):
+        found = _labels(task, predictions) if task.kind == "multilabel" else _values(predictions)
+        return lambda _: found
+    truth, probable = _classes(task, predictions)
+    called = probable.argmax(axis=1)
+    return lambda metric: (truth, probable if metric.probable else called)
 
 
 def _labels(task: Task | Target, predictions: Predictions) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -204,8 +284,8 @@ def _values(predictions: Predictions) -> tuple[NDArray[np.float64], NDArray[np.f
     return truth, predicted
 
 
-def _classes(task: Task | Target, predictions: Predictions) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """True and most probable class of each sample, checked."""
+def _classes(task: Task | Target, predictions: Predictions) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """True class of each sample and probabilities of all, checked."""
     targets = _targets(predictions)
     probabilities = np.asarray(predictions.prediction, dtype=np.float64)
     if probabilities.shape != (len(targets), len(task.classes)):
@@ -221,7 +301,7 @@ def _classes(task: Task | Target, predictions: Predictions) -> tuple[NDArray[np.
             f"targets: sample {predictions.ids[row]!r} has class {targets[row]}, expected an integer in [0,"
             f" {len(task.classes)})"
         )
-    return truth, probabilities.argmax(axis=1).astype(np.int64)
+    return truth, probabilities
 
 
 def _targets(predictions: Predictions) -> NDArray[np.generic]:
@@ -254,23 +334,6 @@ def _rounded_hits(truth: Values, predicted: Values, *, limit: int) -> Values:
 
 def _mean(scores: Values) -> float:
     return float(scores.mean()) if scores.size else math.nan
-
-
-def _correlation(truth: NDArray[np.float64], predicted: NDArray[np.float64]) -> float:
-    """Pearson correlation; NaN where either side is constant."""
-    x, y = _deviations(truth), _deviations(predicted)
-    lengths = np.linalg.norm(x) * np.linalg.norm(y)
-    # rounding can pass 1 by a hair
-    return float(np.clip((x @ y) / lengths, -1.0, 1.0)) if lengths > 0.0 else math.nan
-
-
-def _deviations(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Deviations from the mean, scaled to at most 1 so that no square over- or underflows."""
-    if np.ptp(values) == 0.0:
-        return np.zeros_like(values)  # the mean of equal numbers may be off by a rounding
-    scaled = values / np.abs(values).max()
-    deviations = scaled - scaled.mean()
-    return np.asarray(deviations / (np.abs(deviations).max() or 1.0))
 
 
 def _f1_weighted(truth: Values, predicted: Values) -> float:
@@ -310,9 +373,13 @@ def _confusion(
 
 
 def _by_label(formula: Callable[[Values, Values], float]) -> Callable[[Values, Values], float]:
-    """Mean of a formula of true classes and probabilities over the labels that have both classes."""
+    """Mean of a formula of truth and probabilities over the labels that have both values; classes are labels
+    against all others.
+    """
 
     def over_labels(truth: Values, probable: Values) -> float:
+        if truth.ndim == 1:
+            truth, probable = one_against_others(truth, probable)
         found = []
         for column in range(truth.shape[1]):
             known = ~np.isnan(truth[:, column])
@@ -339,27 +406,6 @@ def _weighted_accuracy(there: Values, probable: Values) -> float:
     return float((called[there].mean() + (~called[~there]).mean()) / 2)
 
 
-def _area_under_roc(there: Values, probable: Values) -> float:
-    """Probability that a positive is rated above a negative, ties counted half (Mann and Whitney)."""
-    order = np.argsort(probable, kind="stable")
-    _, place, count = np.unique(probable[order], return_inverse=True, return_counts=True)
-    last = np.cumsum(count)
-    ranks = np.empty(len(probable))
-    ranks[order] = ((last - count + 1 + last) / 2)[place]
-    positive, negative = int(there.sum()), int((~there).sum())
-    above = ranks[there].sum() - positive * (positive + 1) / 2
-    return float(above / (positive * negative))
-
-
-def _average_precision(there: Values, probable: Values) -> float:
-    """Precision at each threshold, weighted by what recall it adds."""
-    order = np.argsort(-probable, kind="stable")
-    hits = np.cumsum(there[order])
-    ends = np.flatnonzero(np.append(np.diff(probable[order]) != 0, True))
-    recall = hits[ends] / hits[-1]
-    return float((np.diff(recall, prepend=0.0) * hits[ends] / (ends + 1)).sum())
-
-
 def _kappa(truth: Values, predicted: Values) -> float:
     """Agreement of ordered classes beyond chance, with quadratic weights (Cohen, 1968)."""
     counts = _confusion(truth.astype(np.int64), predicted.astype(np.int64)).astype(np.float64)
@@ -380,6 +426,12 @@ def _non0(formula: Callable[[Values, Values], Result]) -> Callable[[Values, Valu
     return masked
 
 
+def _levels(formula: Callable[[Values, Values], Result], *edges: float) -> Callable[[Values, Values], Result]:
+    """The formula on the levels of a sentiment between these edges."""
+    return lambda truth, predicted: formula(levels(truth, edges), levels(predicted, edges))
+
+
+_ONE_VALUE: Final = "no class or label has samples both with and without it"
 METRICS: Final[dict[str, Metric]] = {
     "mae": Metric(
         task="regression",
@@ -389,7 +441,33 @@ METRICS: Final[dict[str, Metric]] = {
         in_epochs=True,
         table=5,
     ),
-    "corr": Metric(task="regression", whole=_correlation, bounds=(-1.0, 1.0), in_epochs=True),
+    "corr": Metric(
+        task="regression",
+        whole=correlation,
+        bounds=(-1.0, 1.0),
+        in_epochs=True,
+        undefined="all targets or all predictions are equal",
+    ),
+    "ccc": Metric(
+        task="regression",
+        whole=concordance,
+        bounds=(-1.0, 1.0),
+        undefined="all targets and predictions are one number",
+    ),
+    "rmse": Metric(
+        task="regression",
+        whole=root_mean_square_error,
+        higher_is_better=False,
+        bounds=(0.0, math.inf),
+        columns=(),
+    ),
+    "r2": Metric(
+        task="regression",
+        whole=determination,
+        bounds=(-math.inf, 1.0),
+        undefined="all targets are equal",
+        columns=(),
+    ),
     "acc2_has0": Metric(
         task="regression",
         samples=lambda truth, predicted: _hits(truth >= 0.0, predicted >= 0.0),
@@ -400,10 +478,18 @@ METRICS: Final[dict[str, Metric]] = {
         whole=lambda truth, predicted: _f1_weighted(truth >= 0.0, predicted >= 0.0),
         reach=0.0,
     ),
-    "acc2_non0": Metric(task="regression", samples=_non0(_hits), reach=0.0, table=3),
-    "f1_non0": Metric(task="regression", whole=_non0(_f1_weighted), reach=0.0, table=4),
+    "acc2_non0": Metric(
+        task="regression", samples=_non0(_hits), reach=0.0, table=3, undefined="all targets are 0"
+    ),
+    "f1_non0": Metric(
+        task="regression", whole=_non0(_f1_weighted), reach=0.0, table=4, undefined="all targets are 0"
+    ),
     "acc5": Metric(task="regression", samples=partial(_rounded_hits, limit=2), reach=2.0),
     "acc7": Metric(task="regression", samples=partial(_rounded_hits, limit=3), reach=3.0),
+    "acc2_sims": Metric(task="regression", samples=_levels(_hits, 0.0), span=(-1.0, 1.0)),
+    "f1_sims": Metric(task="regression", whole=_levels(_f1_weighted, 0.0), span=(-1.0, 1.0)),
+    "acc3_sims": Metric(task="regression", samples=_levels(_hits, -0.1, 0.1), span=(-1.0, 1.0)),
+    "acc5_sims": Metric(task="regression", samples=_levels(_hits, -0.7, -0.1, 0.1, 0.7), span=(-1.0, 1.0)),
     "accuracy": Metric(task="classification", samples=_hits, in_epochs=True, table=1),
     "f1_macro": Metric(task="classification", whole=_f1_macro),
     "f1_weighted": Metric(task="classification", whole=_f1_weighted, table=2),
@@ -414,17 +500,45 @@ METRICS: Final[dict[str, Metric]] = {
         higher_is_better=False,
         bounds=(0.0, math.inf),
     ),
-    "kappa": Metric(task="ordinal", whole=_kappa, bounds=(-1.0, 1.0)),
+    "kappa": Metric(
+        task="ordinal",
+        whole=_kappa,
+        bounds=(-1.0, 1.0),
+        undefined="all samples are and were called one class",
+    ),
     "accuracy_labels": Metric(task="multilabel", samples=_label_hits),
-    "accuracy_weighted": Metric(task="multilabel", whole=_by_label(_weighted_accuracy)),
+    "accuracy_weighted": Metric(task="multilabel", whole=_by_label(_weighted_accuracy), undefined=_ONE_VALUE),
     "f1_labels": Metric(
         task="multilabel",
         whole=_by_label(lambda there, probable: _f1_weighted(there, probable >= 0.5)),
+        undefined=_ONE_VALUE,
     ),
-    "auroc": Metric(task="multilabel", whole=_by_label(_area_under_roc)),
-    "average_precision": Metric(task="multilabel", whole=_by_label(_average_precision)),
+    "auroc": Metric(
+        task=("classification", "multilabel"),
+        whole=_by_label(area_under_roc),
+        probable=True,
+        undefined=_ONE_VALUE,
+        columns=("multilabel",),
+    ),
+    "average_precision": Metric(
+        task=("classification", "multilabel"),
+        whole=_by_label(average_precision),
+        probable=True,
+        undefined=_ONE_VALUE,
+        columns=("multilabel",),
+    ),
+    "ece": Metric(
+        task="classification",
+        whole=calibration_error,
+        probable=True,
+        higher_is_better=False,
+        columns=(),
+    ),
 }
 """Every metric, in the order in which scores are shown."""
+
+OF_A_LABEL: Final = ("accuracy", "f1_weighted", "accuracy_weighted", "auroc", "average_precision")
+"""Metrics of each label of a multilabel alone."""
 
 HIGHER_IS_BETTER: Final = {name: metric.higher_is_better for name, metric in METRICS.items()}
 RANGES: Final = {name: metric.bounds for name, metric in METRICS.items()}

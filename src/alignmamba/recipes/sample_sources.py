@@ -17,7 +17,7 @@ from alignmamba.data.memory_splits import MemorySplit
 from alignmamba.data.standardise import fit_standardisation
 from alignmamba.data.user_arrays import CheckedSplits
 from alignmamba.errors import ConfigError, DataError
-from alignmamba.evaluation.metrics import HIGHER_IS_BETTER, metric_names
+from alignmamba.evaluation.metrics import all_metric_names, metric_of
 from alignmamba.evaluation.metrics import score as score_of
 from alignmamba.models.network import Network
 from alignmamba.recipes.display import Shown, shown_progress
@@ -96,7 +96,6 @@ def fit(
         if standardise:
             ours.standardise(fit_standardisation(_samples(sources[0]), ours.config.modalities, task))
         ours.provenance = None
-    names = metric_names(task)
     with shown_progress(progress) as shown:
         return loop.fit(
             model,
@@ -105,7 +104,8 @@ def fit(
             config or FitConfig(),
             task=task,
             score=score or (lambda predictions: score_of(task, predictions)),
-            higher_is_better=higher_is_better or {name: HIGHER_IS_BETTER[name] for name in names},
+            higher_is_better=higher_is_better
+            or {name: metric_of(name).higher_is_better for name in all_metric_names(task)},
             fabric=fabric,
             run_dir=run_dir,
             resume=resume,

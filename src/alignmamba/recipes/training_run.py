@@ -16,7 +16,13 @@ from alignmamba.data.loader import Loader
 from alignmamba.data.missing_protocols import withheld
 from alignmamba.data.standardise import fit_standardisation
 from alignmamba.errors import AlignMambaError, CheckpointError, ConfigError, TrainingError
-from alignmamba.evaluation.metrics import all_metric_names, metric_of, nonfinite_problem, score
+from alignmamba.evaluation.metrics import (
+    all_metric_names,
+    metric_of,
+    nonfinite_problem,
+    score,
+    undefined_notes,
+)
 from alignmamba.files import refused_by_machine
 from alignmamba.methods import METHODS
 from alignmamba.models.network import Network
@@ -446,6 +452,7 @@ def _evaluate_best(
             tables[f"predictions_{role}"] = prediction_table(predictions, corpus.task)
         if problem is None and predictions.targets is not None:
             metrics[role] = score(corpus.task, predictions)
+            notes += undefined_notes(role, metrics[role])
             if corpus.task.kind == "classification":
                 tables[f"confusion_{role}"] = confusion_table(predictions, corpus.task)
         if config.missing.protocol != "none":

@@ -15,6 +15,7 @@ from alignmamba.evaluation.metrics import (
     HIGHER_IS_BETTER,
     METRICS,
     RANGES,
+    column_names,
     metric_names,
     sample_scores,
     score,
@@ -226,8 +227,8 @@ def headline(task: Task | Target) -> str:
 
 
 def metrics_table(grid: Grid, title: str, *, row_label: str) -> ResultTable:
-    """Rows by metrics, all at once; named like the experiment."""
-    columns = {metric: metric_column(grid, metric) for metric in metric_names(grid.task)}
+    """Rows by metrics, all that are columns at once; named like the experiment."""
+    columns = {metric: metric_column(grid, metric) for metric in column_names(grid.task)}
     notes = notes_on(grid, columns, headline(grid.task))
     return table_of(grid, grid.experiment, title, columns, row_label=row_label, notes=notes)
 

@@ -14,7 +14,7 @@ EXTRAS: Final[Mapping[str, tuple[str, ...]]] = {
     "mlflow": ("mlflow",),
     "notebook": ("pandas", "matplotlib"),
     "formats": ("pyarrow", "h5py"),
-    "onnx": ("onnx", "onnxscript"),
+    "onnx": ("onnx", "onnxscript", "onnxruntime"),
     "bench": ("matplotlib",),
     "experiments": ("scipy", "matplotlib", "jinja2", "submitit"),
     "tune": ("optuna",),
@@ -26,6 +26,7 @@ EXTRAS: Final[Mapping[str, tuple[str, ...]]] = {
     "asr": ("faster_whisper",),
     "ray": ("ray",),
     "demo": ("starlette", "uvicorn", "python_multipart"),
+    "serve": ("starlette", "uvicorn"),
 }
 """Extra to the modules that it installs, as ``pyproject.toml`` lists them."""
 

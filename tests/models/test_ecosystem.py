@@ -20,7 +20,7 @@ from torch.utils.checkpoint import checkpoint
 from alignmamba.contracts import Batch, ModalitySpec, Sequences, Target, Task
 from alignmamba.errors import ShapeError
 from alignmamba.models.alignmamba import AlignMamba, AlignMambaConfig
-from alignmamba.models.exportable import TensorsIn
+from alignmamba.models.exportable import TensorsIn, exported_program
 from alignmamba.nn.mamba import MambaLayer
 from tolerances import BFLOAT16_MODEL, MODEL
 
@@ -182,40 +182,21 @@ def tensors_of(given: Batch) -> tuple[Tensor, ...]:
     return tuple(tensor for s in given.modalities.values() for tensor in (s.features, s.mask))
 
 
-def lengths_of_their_own() -> tuple[dict[int, Any], ...]:
-    dims = [torch.export.Dim(f"{spec.name}_time", min=2, max=512) for spec in MODALITIES]
-    return tuple({1: dim} for dim in dims for _ in range(2))
-
-
-# Three samples each, of other lengths than those traced; the last without any video.
+# One sample, three and seven, of other lengths than those traced; some lack a modality, or all lack one.
 OTHERS = [
-    {"text": [3, 6, 2], "audio": [15, 0, 7], "video": [9, 3, 0]},
+    {"text": [1], "audio": [15], "video": [0]},
     {"text": [0, 21, 5], "audio": [4, 2, 40], "video": [0, 0, 0]},
+    {"text": [3, 6, 2, 0, 1, 9, 4], "audio": [15, 0, 7, 2, 0, 1, 3], "video": [9, 3, 0, 0, 1, 2, 30]},
 ]
-TRACED = {"text": [5, 0, 3], "audio": [9, 12, 0], "video": [4, 6, 5]}
-
-
-def padded(given: Batch) -> Batch:
-    """With at least two steps of time, the least that the exported program takes."""
-    wide = {}
-    for name, s in given.modalities.items():
-        more = max(0, 2 - s.mask.shape[1])
-        features, mask = (
-            torch.nn.functional.pad(t, pad) for t, pad in ((s.features, (0, 0, 0, more)), (s.mask, (0, more)))
-        )
-        wide[name] = Sequences(features=features, mask=mask)
-    return replace(given, modalities=wide)
 
 
 @pytest.mark.parametrize("options", [*VARIANTS.values(), SOFT], ids=[*VARIANTS, "soft"])
-def test_an_exported_program_takes_other_lengths_and_missing_modalities(options: dict[str, Any]) -> None:
+def test_an_exported_program_takes_any_number_of_samples_and_lengths(options: dict[str, Any]) -> None:
     built = model(**options)
     with torch.no_grad():
-        run = torch.export.export(
-            TensorsIn(built), tensors_of(batch(TRACED)), dynamic_shapes=(lengths_of_their_own(),)
-        ).module()
+        run = exported_program(TensorsIn(built)).module()
         for lengths in OTHERS:
-            given = padded(batch(lengths, seed=7))
+            given = batch(lengths, seed=7)
             torch.testing.assert_close(run(*tensors_of(given)), built(given).prediction, **MODEL)
 
 
@@ -226,63 +207,80 @@ def written_in(page: str, section: str) -> list[str]:
     return re.findall(r"```python\n(.*?)```", body, flags=re.DOTALL)
 
 
-# What the exporter says of itself: of its own deprecated calls, and that one name of two stands for a length
-# that both tensors share.
+FURTHER = (
+    Target(name="tone", kind="regression", labels=("tone",), modality="audio"),
+    Target(name="grade", kind="ordinal", labels=("grade",), classes=("0", "1", "2")),
+    Target(name="moods", kind="multilabel", labels=("a", "b"), classes=("a", "b")),
+)
+
+
+def predicted(built: AlignMamba, given: Batch) -> list[Tensor]:
+    """Values and probabilities, NaN without the modality of a target."""
+    out = built(given)
+    absent = ~given.having("audio")
+    return [
+        out.prediction.softmax(1),
+        out.further["tone"].masked_fill(absent, torch.nan),
+        out.further["grade"].softmax(1),
+        out.further["moods"].sigmoid(),
+    ]
+
+
+# What the exporter says of itself: of its own deprecated calls, and that one name stands for one size of all
+# tensors.
 @pytest.mark.filterwarnings("ignore:`isinstance\\(treespec, LeafSpec\\)` is deprecated:FutureWarning")
 @pytest.mark.filterwarnings("ignore:# The axis name:UserWarning")
 @pytest.mark.filterwarnings("ignore:.*:DeprecationWarning:onnx.*")
-def test_what_the_documentation_exports_gives_what_the_model_gives(
+def test_what_the_documentation_exports_gives_all_that_the_model_gives(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The two snippets of the documentation as they stand there, run at other lengths and without a
-    modality.
+    """The snippets of the documentation as they stand there, run with one sample, three and seven, and
+    without a modality: the prediction and further targets of every kind, and times that count.
     """
     pytest.importorskip(
         "onnxscript", reason="the exporter to ONNX needs onnxscript: pip install 'alignmamba[onnx]'"
     )
     runtime = pytest.importorskip("onnxruntime", reason="the exported file is checked by onnxruntime")
     monkeypatch.chdir(tmp_path)
-    built = model()
-    names: dict[str, Any] = {"model": built, "tensors": tensors_of(batch(TRACED))}
-    snippets = written_in("index.md", "Exporting")
+    torch.manual_seed(0)
+    task = Task(kind="classification", classes=("a", "b", "c"), further=FURTHER)
+    options = {"d_model": 16, "depth": 1, "d_state": 4, "local": {"time_unit": "seconds"}}
+    built = AlignMamba(AlignMambaConfig.preset("default", modalities=MODALITIES, task=task, **options)).eval()
+    names: dict[str, Any] = {"model": built}
+    snippets = written_in("elsewhere.md", "In Python")
     assert len(snippets) == 2
     for snippet in snippets:
-        exec(compile(snippet, "docs/index.md", "exec"), names)
+        exec(compile(snippet, "docs/elsewhere.md", "exec"), names)
     program = torch.export.load("model.pt2").module()
     session = runtime.InferenceSession("model.onnx")
+    inputs = [f"{spec.name}{ending}" for spec in MODALITIES for ending in ("", "_mask", "_times")]
+    assert [place.name for place in session.get_inputs()] == inputs
+    assert [place.shape for place in session.get_inputs()][:2] == [
+        ["samples", "text_tokens", 1],
+        ["samples", "text_tokens"],
+    ]
+    assert [place.name for place in session.get_outputs()] == ["prediction", "tone", "grade", "moods"]
     for lengths in OTHERS:
-        given = padded(batch(lengths, seed=7))
+        given = timed(batch(lengths, seed=7))
+        tensors = [t for s in given.modalities.values() for t in (s.features, s.mask, s.times)]
         with torch.no_grad():
-            expected = built(given).prediction
-            torch.testing.assert_close(program(*tensors_of(given)), expected, **MODEL)
-        fed = {
-            place.name: tensor.numpy()
-            for place, tensor in zip(session.get_inputs(), tensors_of(given), strict=True)
-        }
-        torch.testing.assert_close(torch.from_numpy(session.run(None, fed)[0]), expected, **MODEL)
+            expected = predicted(built, given)
+            others = predicted(built, replace(given, modalities=timed(given, 1.0).modalities))
+            found = program(*tensors)
+        said = session.run(None, {name: t.numpy() for name, t in zip(inputs, tensors, strict=True)})
+        for one, other, right in zip(found, said, expected, strict=True):
+            torch.testing.assert_close(one, right, equal_nan=True, **MODEL)
+            torch.testing.assert_close(torch.from_numpy(other), right, equal_nan=True, **MODEL)
+    assert not torch.allclose(others[0], expected[0])  # times do count
 
 
-def test_all_targets_are_named_outputs() -> None:
-    further = (
-        Target(name="tone", kind="regression", labels=("tone",), modality="audio"),
-        Target(name="grade", kind="ordinal", labels=("grade",), classes=("0", "1", "2")),
-    )
-    torch.manual_seed(0)
-    task = Task(kind="classification", classes=("a", "b", "c"), further=further)
-    small = {"d_model": 16, "depth": 1, "d_state": 4}
-    built = AlignMamba(AlignMambaConfig.preset("default", modalities=MODALITIES, task=task, **small)).eval()
-    given = batch(TRACED)
-    wrapped = TensorsIn(built)
-    assert wrapped.outputs == ("prediction", "tone", "grade")
-    with torch.no_grad():
-        program = torch.export.export(
-            wrapped, tensors_of(given), dynamic_shapes=(lengths_of_their_own(),)
-        ).module()
-        found, expected = program(*tensors_of(given)), built(given)
-    here = given.modalities["audio"].mask.any(1)
-    torch.testing.assert_close(found[0], expected.prediction, **MODEL)
-    torch.testing.assert_close(found[1][here], expected.further["tone"][here], rtol=1e-4, atol=1e-5)
-    torch.testing.assert_close(found[2], expected.further["grade"], **MODEL)
+def timed(given: Batch, power: float = 3.0) -> Batch:
+    """The batch with times that rise ever faster."""
+    modalities = {}
+    for name, s in given.modalities.items():
+        place = torch.arange(s.mask.shape[1], dtype=torch.float64) / s.mask.shape[1]
+        modalities[name] = replace(s, times=(place**power).expand(s.mask.shape))
+    return replace(given, modalities=modalities)
 
 
 def test_exporting_rests_dropout() -> None:

@@ -22,7 +22,7 @@ PURPOSES = {
     "bench": "plots of alignmamba bench",
     "experiments": "statistics, tables and reports of alignmamba experiment; SLURM",
     "tune": "alignmamba tune: search for settings",
-    "onnx": "export to ONNX",
+    "onnx": "alignmamba export onnx",
     "text": "language models as encoders of token ids",
     "media": "own video files: decoding, word times, subtitles and pages",
     "face": "faces in own video files",
@@ -30,6 +30,7 @@ PURPOSES = {
     "asr": "transcripts of own video files",
     "ray": "alignmamba extract on a cluster (--engine ray)",
     "demo": "alignmamba demo: a local page on which others try clips",
+    "serve": "alignmamba serve: predictions over HTTP",
 }
 
 

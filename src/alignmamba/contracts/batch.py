@@ -102,7 +102,8 @@ class Batch:
     modalities: Mapping[str, Sequences]
     """Modality name to its sequences; all share the batch dimension."""
     ids: tuple[str, ...]
-    """Identity of each sample, unique within a corpus."""
+    """Identity of each sample, unique within a corpus; none in a program that is exported, where the number
+    of samples is free."""
     targets: Tensor | None = None
     """(batch,) float for regression, float64 as a loader makes them; int64 class indices for classification;
     ``None`` where unknown."""
@@ -137,7 +138,8 @@ class Batch:
             name: sequences.features.shape[0]
             for name, sequences in (*self.modalities.items(), *self.withheld.items())
         }
-        wrong = {name: size for name, size in sizes.items() if size != len(self.ids)}
+        is_free = torch.compiler.is_compiling() and not self.ids
+        wrong = {name: size for name, size in sizes.items() if not is_free and size != len(self.ids)}
         if wrong:
             raise ShapeError(
                 f"batch has {len(self.ids)} ids, but these modalities hold another number of samples: {wrong}"
@@ -241,6 +243,12 @@ class Batch:
     def __len__(self) -> int:
         return len(self.ids)
 
+    @property
+    def size(self) -> int:
+        """Number of samples, as the tensors have it: free in a program that is exported."""
+        first = next(iter(self.modalities.values()), None)
+        return len(self.ids) if first is None else first.mask.shape[0]
+
     def __repr__(self) -> str:
         shapes = ", ".join(f"{name} {tuple(s.features.shape)}" for name, s in self.modalities.items())
         return (
@@ -299,7 +307,7 @@ class Batch:
         if name in self.modalities:
             return self.modalities[name].mask.any(1)
         device = next((s.mask.device for s in self.modalities.values()), None)
-        return torch.zeros(len(self), dtype=torch.bool, device=device)
+        return torch.zeros(self.size, dtype=torch.bool, device=device)
 
     def without(self, *names: str) -> Self:
         """The batch with the named modalities missing from every sample.

@@ -97,7 +97,7 @@ class AOBERT(Fusion[AOBERTConfig]):
         for name, tokens in streams.items():
             projected = self.project[name](tokens.x)
             parts.append(projected + sinusoidal_positions(projected) + self.marks[name].to(projected.dtype))
-        count = len(parts[0])
+        count = parts[0].shape[0]
         x = torch.cat([self.first.to(parts[0].dtype).expand(count, 1, -1), *parts], 1)
         masks = [tokens.mask for tokens in streams.values()]
         mask = torch.cat([masks[0].new_ones(count, 1), *masks], 1)

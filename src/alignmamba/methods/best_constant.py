@@ -36,7 +36,7 @@ class BestConstant(Network[BestConstantConfig]):
 
     def _predict(self, batch: Batch) -> Output:
         self._sequences(batch)  # refuses what any other network refuses
-        said = self.output.expand(len(batch), -1)
+        said = self.output.expand(batch.size, -1)
         prediction = said.squeeze(1) if self.config.task.kind == "regression" else said
         return Output(prediction=prediction, embedding=said)
 

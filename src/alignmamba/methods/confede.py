@@ -70,7 +70,7 @@ class Stream(nn.Module):
     def forward(self, tokens: Tokens) -> Tensor:
         """Map to (batch, d_model)."""
         x = self.project(tokens.x)
-        x = torch.cat([self.first.to(x.dtype).expand(len(x), 1, -1), x], 1)
+        x = torch.cat([self.first.to(x.dtype).expand(x.shape[0], 1, -1), x], 1)
         mask = torch.cat([torch.ones_like(tokens.mask[:, :1]), tokens.mask], 1)
         return masked_mean(self.stack(x, mask), mask)
 

@@ -112,6 +112,7 @@ class GCNet(Fusion[GCNetConfig]):
 
     config_class = GCNetConfig
     summary = "Graphs over the utterances of a conversation, which reconstruct missing modalities"
+    unexported = "reads the samples of a conversation together"
 
     def __init__(self, config: GCNetConfig) -> None:
         super().__init__(config, config.hidden)

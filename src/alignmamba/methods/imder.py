@@ -65,6 +65,7 @@ class IMDer(Fusion[IMDerConfig]):
 
     config_class = IMDerConfig
     summary = "Diffusion recovers missing modalities under guidance of the others"
+    unexported = "draws noise by the id of a sample"
 
     def __init__(self, config: IMDerConfig) -> None:
         super().__init__(config, config.d_model)

@@ -117,6 +117,7 @@ class MCTN(Fusion[MCTNConfig]):
 
     config_class = MCTNConfig
     summary = "The anchor is translated into the others and back; its code predicts, and it alone is read"
+    unexported = "translates one token after the other, as many as its input has"
 
     def __init__(self, config: MCTNConfig) -> None:
         super().__init__(config, config.d_model)

@@ -83,7 +83,7 @@ class QFormer(Fusion[QFormerConfig]):
             self.config.queries, 1
         )
         seen = text.mask & present[anchor].unsqueeze(1)
-        count = len(text.x)
+        count = text.x.shape[0]
         queries = torch.cat([self.queries[name].to(text.x.dtype).expand(count, -1, -1) for name in sides], 1)
         queries, words = (self.dropout(self.norm(part)) for part in (queries, text.x))
         for block in self.blocks:

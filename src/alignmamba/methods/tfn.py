@@ -131,7 +131,7 @@ class TFN(Fusion[TFNConfig]):
 
 def outer_product(vectors: list[Tensor]) -> Tensor:
     """(batch, width) each to (batch, product of width + 1): the outer product, a one before each vector."""
-    tensor = vectors[0].new_ones(len(vectors[0]), 1)
+    tensor = vectors[0].new_ones(vectors[0].shape[0], 1)
     for vector in vectors:
         extended = torch.cat([torch.ones_like(vector[:, :1]), vector], 1)
         tensor = (tensor.unsqueeze(2) * extended.unsqueeze(1)).flatten(1)

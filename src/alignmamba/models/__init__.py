@@ -1,7 +1,7 @@
 """Networks: each takes a batch and predicts; nothing here knows how it is trained."""
 
 from alignmamba.models.alignmamba import AlignMamba
-from alignmamba.models.exportable import TensorsIn
+from alignmamba.models.exportable import TensorsIn, exported_program
 from alignmamba.models.multi_stream import CrossmodalTransformer, LateFusion, MultiStreamMamba
 from alignmamba.models.network import Network
 from alignmamba.models.single_stream import SingleStreamMamba, SingleStreamTransformer
@@ -15,4 +15,5 @@ __all__ = [
     "SingleStreamMamba",
     "SingleStreamTransformer",
     "TensorsIn",
+    "exported_program",
 ]

@@ -157,6 +157,13 @@ class AlignMamba(Fusion[AlignMambaConfig], FollowsTraining):
             self.prior.follow(progress)
 
     @property
+    def timed(self) -> tuple[str, ...]:
+        local, names = self.config.local, [modality.name for modality in self.config.modalities]
+        if local.time_unit == "relative" or local.method not in ("match", "soft") or len(names) == 1:
+            return ()
+        return tuple(name for name in names if name not in self.config.timeless)
+
+    @property
     def _scopes(self) -> int:
         """Number of vectors that the sequence is pooled to."""
         return len(self.config.anchors) if self.config.pool_by == "modality" else 1

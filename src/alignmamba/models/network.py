@@ -1,7 +1,7 @@
 """The contract of a network: what the rest of the house may ask of any of them, whoever wrote it."""
 
 from abc import ABC, ABCMeta, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import replace
 from typing import Annotated, Any, ClassVar, Self, TypeVar
@@ -27,6 +27,7 @@ from alignmamba.models.further_heads import FurtherHeads
 from alignmamba.models.pretrained import Pretrained
 from alignmamba.nn.alignment import Tokens
 from alignmamba.nn.encoders import Standardise
+from alignmamba.ops.backends import exporting
 
 # The order of the paper's modalities as anchors: text where it is present, then audio, then video.
 _CONVENTIONAL_ORDER = ("text", "audio", "video")
@@ -223,6 +224,8 @@ class Network(Pretrained[ConfigT], ScalesTargets, ABC, metaclass=_Completed):
     """
 
     config_class: ClassVar[Any]  # a subclass of NetworkConfig; `Any` lets each state its own
+    unexported: ClassVar[str] = ""
+    """Reason why no program can be exported of it; empty where one can."""
     ablations: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     """Variants that show what a part of the network is worth: the name of a table row to the fields of a run
     that differ, ``model`` and ``options``. Read by the protocol that trains them; the network itself makes no
@@ -401,7 +404,7 @@ class Network(Pretrained[ConfigT], ScalesTargets, ABC, metaclass=_Completed):
             raise DataError(
                 f"modality {unknown[0]!r} is unknown to this model, which takes {list(self.config.anchors)}"
             )
-        if len(batch) == 0:
+        if not exporting() and len(batch) == 0:
             raise ShapeError("batch: expected at least one sample, found none")
         sequences = {m.name: self._checked(m, batch) for m in self.config.modalities}
         present = torch.stack([sequences[name].mask.any(1) for name in self.config.anchors], 1)
@@ -418,7 +421,7 @@ class Network(Pretrained[ConfigT], ScalesTargets, ABC, metaclass=_Completed):
         floating = modality.kind == "features"
         if modality.name not in batch.modalities:
             dtype = self._weight.dtype if floating else torch.int64
-            features = torch.zeros(len(batch), 0, modality.width, dtype=dtype, device=self._weight.device)
+            features = torch.zeros(batch.size, 0, modality.width, dtype=dtype, device=self._weight.device)
             return Sequences(features=features, mask=features.new_zeros(len(batch), 0, dtype=torch.bool))
         sequences = batch.modalities[modality.name]
         features = sequences.features
@@ -452,6 +455,11 @@ class Network(Pretrained[ConfigT], ScalesTargets, ABC, metaclass=_Completed):
     def strides(self) -> Mapping[str, int]:
         """Tokens of the batch, by modality, that become one token of `aligned_streams` and plans."""
         return {modality.name: 1 for modality in self.config.modalities}
+
+    @property
+    def timed(self) -> Collection[str]:
+        """Modalities whose times it reads; none here."""
+        return ()
 
     @property
     def longest(self) -> Mapping[str, int]:

@@ -23,6 +23,7 @@ from alignmamba.ops import (
     transport,
     transport_distance,
 )
+from alignmamba.ops.backends import exporting
 from alignmamba.ops.entropic_transport import KeptMarginal
 
 
@@ -466,5 +467,11 @@ def _in_order(streams: list[Tokens], place: Tensor) -> tuple[Tensor, Tensor, Ten
     number = torch.cat(
         [stream.mask.new_full(stream.mask.shape, n, dtype=torch.int64) for n, stream in enumerate(streams)], 1
     )
-    order = place.masked_fill(~mask, torch.inf).argsort(dim=1, stable=True)
+    place = place.masked_fill(~mask, torch.inf)
+    if exporting():
+        # ONNX has no stable sort. Steps of float64 below 1 break ties, and reach no place of another time.
+        place = place + torch.arange(place.shape[1], device=place.device) * 2.0**-52
+        order = place.argsort(dim=1)
+    else:
+        order = place.argsort(dim=1, stable=True)
     return x.gather(1, order.unsqueeze(-1).expand_as(x)), mask.gather(1, order), number.gather(1, order)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from alignmamba.contracts import Config, Name
 from alignmamba.nn.attention import sinusoidal_positions
+from alignmamba.ops.backends import exporting
 
 
 class CrossmodalConfig(Config):
@@ -68,7 +69,8 @@ class Narrowing(nn.Conv1d):
         A sequence shorter than the kernel stands before zeros and becomes one token.
         """
         size = self.kernel_size[0]
-        short = max(0, size - x.shape[1])
+        # a program may not ask which is larger
+        short = size - 1 if exporting() else max(0, size - x.shape[1])
         x = nn.functional.pad(x.masked_fill(~mask.unsqueeze(2), 0), (0, 0, 0, short))
         convolved: Tensor = super().forward(x.transpose(1, 2)).transpose(1, 2)
         left = (mask.sum(1, keepdim=True) - size + 1).clamp(min=1)

@@ -44,7 +44,7 @@ def moments_and_ends(x: Tensor, mask: Tensor) -> Tensor:
     """
     valid, some = mask.unsqueeze(-1), mask.any(1, keepdim=True)
     if x.shape[1] == 0:
-        return x.new_zeros(len(x), 4 * x.shape[2])
+        return x.new_zeros(x.shape[0], 4 * x.shape[2])
     mean = masked_mean(x, mask)
     deviation = masked_mean((x - mean.unsqueeze(1)).square(), mask).sqrt()
     least, greatest = (x.masked_fill(~valid, end) for end in (torch.inf, -torch.inf))
@@ -62,5 +62,5 @@ def token_counts(ids: Tensor, mask: Tensor, vocabulary: int) -> Tensor:
     Returns:
         (batch, vocabulary) float32.
     """
-    counts = torch.zeros(len(ids), vocabulary, device=ids.device)
+    counts = torch.zeros(ids.shape[0], vocabulary, device=ids.device)
     return counts.scatter_add_(1, ids.masked_fill(~mask, 0), mask.float()).log1p()

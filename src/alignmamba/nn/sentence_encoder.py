@@ -47,9 +47,9 @@ class SentenceEncoder(nn.Module):
         """
         check_mask("mask", mask, x)
         projected = self.project(x)
-        tokens = torch.cat([self.first.to(projected.dtype).expand(len(x), 1, -1), projected], 1)
+        tokens = torch.cat([self.first.to(projected.dtype).expand(x.shape[0], 1, -1), projected], 1)
         embedding: Tensor = self.dropout(self.embedding_norm(tokens + sinusoidal_positions(tokens)))
-        return embedding, torch.cat([mask.new_ones(len(mask), 1), mask], 1)
+        return embedding, torch.cat([mask.new_ones(mask.shape[0], 1), mask], 1)
 
     def hidden_states(self, embedding: Tensor, mask: Tensor) -> Tensor:
         """(batch, 1 + time, d_model) and its mask to (batch, 1 + time, d_model)."""
@@ -71,4 +71,4 @@ def beside(side: Tensor, side_mask: Tensor, mask: Tensor) -> Tensor:
         (batch, 1 + time, channel); zero where the sentence has no token, and in samples without `side`.
     """
     brought = resample(side, side_mask, mask[:, 1:])
-    return torch.cat([brought.new_zeros(len(brought), 1, brought.shape[2]), brought], 1)
+    return torch.cat([brought.new_zeros(brought.shape[0], 1, brought.shape[2]), brought], 1)

@@ -205,7 +205,7 @@ def _check_entropy(regularisation: float, iterations: int) -> None:
 
 def _nothing(source: Tensor, anchor: Tensor) -> SoftTransport:
     """The plan between sides of which one has no token, valid or not."""
-    batch, n, m = len(source), source.shape[1], anchor.shape[1]
+    batch, n, m = source.shape[0], source.shape[1], anchor.shape[1]
     empty = source.new_zeros(0, dtype=torch.promote_types(source.dtype, torch.float32))
     return SoftTransport(
         values=empty.new_zeros(batch, m, source.shape[2]),

@@ -105,7 +105,7 @@ class PairLogs:
         potential of y; over x with `dim` 1, (batch, y time), with one of x.
         """
         if potential is None:
-            potential = self.x.new_zeros(len(self.x), (self.x, self.y)[dim - 1].shape[1])
+            potential = self.x.new_zeros(self.x.shape[0], (self.x, self.y)[dim - 1].shape[1])
         return self.tile_by_tile(LogSumExp(dim), dim, potential)[0]
 
     def tile_by_tile(self, step: TileStep, dim: int, *beside: Tensor) -> tuple[Tensor, ...]:
@@ -205,7 +205,7 @@ class PairCosts(PairLogs):
         self._place_types += (torch.bool, torch.bool, *((torch.float64,) if time_weight else ()))
         self.again = passes > 2
         # A program that is exported may not loop as often as a length says.
-        self.whole = exporting() or len(x) * x.shape[1] * y.shape[1] <= tile_entries
+        self.whole = exporting() or x.shape[0] * x.shape[1] * y.shape[1] <= tile_entries
         self.kept = self._computed(slice(None), slice(None)) if self.whole else None
         """(batch, x time, y time), costs of all pairs, whatever where a token is not valid; ``None`` where
         they do not fit into a tile."""

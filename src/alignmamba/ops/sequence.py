@@ -119,7 +119,7 @@ def last_valid(x: Tensor, mask: Tensor) -> Tensor:
         return x.new_zeros(x.shape[0], x.shape[2])
     positions = torch.arange(x.shape[1], device=x.device)
     last = torch.where(mask, positions, -1).amax(1)
-    picked = x[torch.arange(len(x), device=x.device), last.clamp(min=0)]
+    picked = x[torch.arange(x.shape[0], device=x.device), last.clamp(min=0)]
     return picked.masked_fill((last < 0).unsqueeze(-1), 0)
 
 

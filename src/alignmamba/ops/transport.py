@@ -184,11 +184,11 @@ def transport(
     if not why_not("triton", source.device, tokens.dtype) and not exporting():
         received: Tensor = _segment_sum(tokens, index.masked_fill(~sent, -1), num_anchor)
     else:
-        rows = torch.arange(len(source), device=source.device).unsqueeze(1) * (num_anchor + 1) + slot
-        received = tokens.new_zeros(len(source) * (num_anchor + 1), source.shape[2]).index_add_(
+        rows = torch.arange(source.shape[0], device=source.device).unsqueeze(1) * (num_anchor + 1) + slot
+        received = tokens.new_zeros(source.shape[0] * (num_anchor + 1), source.shape[2]).index_add_(
             0, rows.flatten(), tokens.flatten(0, 1)
         )
-        received = received.view(len(source), num_anchor + 1, source.shape[2])[:, :num_anchor]
+        received = received.view(source.shape[0], num_anchor + 1, source.shape[2])[:, :num_anchor]
     return (received / _divisor(slot, source_mask, num_anchor, mass)).to(source.dtype)
 
 

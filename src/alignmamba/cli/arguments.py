@@ -23,6 +23,7 @@ from alignmamba.cli.inspect import Inspect
 from alignmamba.cli.methods import Methods
 from alignmamba.cli.predict import Predict
 from alignmamba.cli.report import Report
+from alignmamba.cli.serve import Serve
 from alignmamba.cli.synthetic_corpus import Synthetic
 from alignmamba.cli.train import Train
 from alignmamba.cli.tune import Tune
@@ -44,6 +45,7 @@ VERBS: dict[str, type[Verb]] = {
     "evaluate": Evaluate,
     "predict": Predict,
     "demo": Demo,
+    "serve": Serve,
     "convert": Convert,
     "export": Export,
     "extract": Extract,

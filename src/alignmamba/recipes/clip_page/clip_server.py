@@ -2,19 +2,15 @@
 
 import asyncio
 import hmac
-import os
 import secrets
-import signal
-import socket
 import tempfile
 import threading
-from collections.abc import Awaitable, Callable, Iterator, MutableMapping
+from collections.abc import Callable
 from concurrent.futures import Future
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from queue import Empty, SimpleQueue
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from alignmamba import __version__
 from alignmamba.errors import ConfigError
@@ -22,6 +18,16 @@ from alignmamba.extras import require
 from alignmamba.files import verdict
 from alignmamba.recipes.clip_page.clip_page import policy
 from alignmamba.recipes.clip_page.upload import Upload, UploadError, received
+from alignmamba.recipes.local_server import (
+    HOST,
+    Message,
+    Receive,
+    Send,
+    guarded,
+    interruptible,
+    listening_at,
+    own_hosts,
+)
 from alignmamba.recipes.report.page_parts import package_text, script_json, template_environment
 
 if TYPE_CHECKING:
@@ -29,8 +35,6 @@ if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.responses import Response
 
-HOST: Final = "127.0.0.1"
-"""The only address that is listened on: no other machine can connect."""
 _HEADERS: Final = {
     "cache-control": "no-store",
     "content-security-policy": "frame-ancestors 'none'",
@@ -44,7 +48,6 @@ _HEADERS: Final = {
 _POLL_SECONDS: Final = 0.5
 _END_SECONDS: Final = 10.0
 
-Message = MutableMapping[str, Any]
 Answering = Callable[[Upload], str]
 """Makes the page about a clip; an `AlignMambaError` where that is not possible."""
 
@@ -85,8 +88,8 @@ def serve(
     import uvicorn
 
     with (
-        _interruptible(),
-        _listening(port) as listening,
+        interruptible(),
+        listening_at(port) as listening,
         tempfile.TemporaryDirectory(prefix="alignmamba-demo-") as folder,
     ):
         app = ClipApp(front, Path(folder), port=listening.getsockname()[1])
@@ -106,36 +109,6 @@ def serve(
             thread.join(_END_SECONDS)
 
 
-@contextmanager
-def _interruptible() -> Iterator[None]:
-    """Let SIGTERM and a hangup interrupt as Ctrl-C does, unless the process was started to ignore them."""
-    names = [name for name in ("SIGTERM", "SIGHUP") if name in dir(signal)]
-    numbers = [getattr(signal, name) for name in names]
-    before = {
-        number: signal.signal(number, signal.default_int_handler)
-        for number in numbers
-        if signal.getsignal(number) is not signal.SIG_IGN
-    }
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-@contextmanager
-def _listening(port: int) -> Iterator[socket.socket]:
-    if not 0 <= port <= 65_535:
-        raise ConfigError(f"port: found {port}, expected a number from 0 to 65535")
-    try:
-        listening = socket.create_server((HOST, port))
-    except OSError as error:
-        why = os.strerror(error.errno) if error.errno else error
-        raise ConfigError(f"port {port}: cannot be used: {why}") from error
-    with listening:
-        yield listening
-
-
 class ClipApp:
     """Application that a web server calls: the front page, and a form that is answered by a clip's page."""
 
@@ -144,12 +117,10 @@ class ClipApp:
         self.address = f"http://{HOST}:{port}/"
         self._folder = folder
         self._token = secrets.token_urlsafe(32)
-        self._hosts = {f"{name}:{port}" for name in (HOST, "localhost")}
-        if port == 80:
-            self._hosts |= {HOST, "localhost"}
+        self._hosts = own_hosts(port)
         self._turn: asyncio.Lock | None = None
         self._jobs: SimpleQueue[tuple[Upload, Future[str]]] = SimpleQueue()
-        self._app = self._routes()
+        self._guarded = guarded(self._routes(), hosts=self._hosts, address=self.address, headers=_HEADERS)
 
     def work(self, answer: Answering, *, wait_seconds: float) -> None:
         """Answer the next clip in this thread, if one comes in time."""
@@ -163,29 +134,9 @@ class ClipApp:
             except Exception as error:
                 future.set_exception(error)
 
-    async def __call__(
-        self,
-        scope: Message,
-        receive: Callable[[], Awaitable[Message]],
-        send: Callable[[Message], Awaitable[None]],
-    ) -> None:
-        """Refuse other hosts, for a page elsewhere may have a name that leads here, and guard all answers."""
-        from starlette.requests import Request
-        from starlette.responses import PlainTextResponse
-
-        async def guarded(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                own = [(name.encode(), value.encode()) for name, value in _HEADERS.items()]
-                message["headers"] = [*message["headers"], *own]
-            await send(message)
-
-        if scope["type"] != "http":
-            return
-        if Request(scope).headers.get("host") not in self._hosts:
-            response = PlainTextResponse(f"expected the host of {self.address}", 421)
-            await response(scope, receive, guarded)
-        else:
-            await self._app(scope, receive, guarded)
+    async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
+        """Answer a request of this machine, and guard all answers."""
+        await self._guarded(scope, receive, send)
 
     def _routes(self) -> "Starlette":
         from starlette.applications import Starlette

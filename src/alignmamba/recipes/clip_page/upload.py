@@ -1,12 +1,12 @@
 """A media file that a browser sends, written to disk as it arrives, within a limit."""
 
-import asyncio
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
 from alignmamba.errors import DataError
+from alignmamba.recipes.local_server import in_time
 
 FORM: Final = "multipart/form-data"
 CLIP: Final = "clip"
@@ -133,11 +133,13 @@ async def received(
         try:
             parser = MultipartParser(options[b"boundary"], form.callbacks())
             arrived = 0
-            async for chunk in _in_time(chunks):
+            async for chunk in in_time(chunks, _STALL_SECONDS):
                 arrived += len(chunk)
                 if arrived > most:
                     raise too_large(most_bytes)
                 parser.write(chunk)
+        except TimeoutError as fault:
+            raise UploadError("The clip stopped arriving.", 408) from fault
         except FormParserError as fault:
             raise UploadError("Expected the form of this page, found a damaged one.") from fault
     if not form.done:
@@ -155,15 +157,3 @@ def _ending(words: str) -> str:
     if words.lstrip("\ufeff").startswith("WEBVTT"):
         return ".vtt"
     return ".srt" if "-->" in words else ".txt"
-
-
-async def _in_time(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    """Parts of a body, each of which must arrive in time."""
-    arriving = aiter(chunks)
-    while True:
-        try:
-            yield await asyncio.wait_for(anext(arriving), _STALL_SECONDS)
-        except StopAsyncIteration:
-            return
-        except TimeoutError as fault:
-            raise UploadError("The clip stopped arriving.", 408) from fault

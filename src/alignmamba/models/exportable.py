@@ -80,8 +80,16 @@ class TensorsIn(nn.Module):
         given: dict[str, dict[str, Tensor]] = {name: {} for name in self.names}
         for place, tensor in zip(self.inputs, tensors, strict=True):
             given[place.modality][place.kind] = tensor
+        sequences = {name: Sequences(**each) for name, each in given.items()}
+        if exporting():
+            # One token of padding more, and no length is 1, of which a program would make a case of its own.
+            longest = self.model.longest
+            sequences = {
+                name: each if name in longest else each.padded(each.mask.shape[1] + 1)
+                for name, each in sequences.items()
+            }
         ids = () if exporting() else ("",) * tensors[0].shape[0]
-        batch = Batch(modalities={name: Sequences(**each) for name, each in given.items()}, ids=ids)
+        batch = Batch(modalities=sequences, ids=ids)
         output = self.model(batch)
         predictions = [output.prediction, *(output.further[name] for name in self.outputs[1:])]
         if self.as_predicted:

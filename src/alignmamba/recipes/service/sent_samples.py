@@ -150,6 +150,8 @@ class SentSamples:
             raise DataError(
                 f"{name}.lengths: expected (samples,) counts, found {lengths.dtype} {lengths.shape}"
             )
+        if whole.ndim and len(lengths) and lengths.max() > len(whole):  # a sum of such might overflow
+            raise DataError(f"{name}: expected at most {len(whole)} tokens a sample, found {lengths.max()}")
         ends = np.cumsum(lengths.astype(np.int64))
         total = int(ends[-1]) if len(ends) else 0
         if whole.ndim == 0 or len(whole) != total:

@@ -2,8 +2,9 @@
 
 import json
 import logging
+import tempfile
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
@@ -27,6 +28,8 @@ Form = Literal["onnx", "pt2"]
 
 DESCRIPTION: Final = "alignmamba.json"
 """Name of the description within a file: an extra file of ``.pt2``, an entry of the metadata of ONNX."""
+LINEAR: Final = ("MatMul", "Gemm")
+"""Operators of ONNX that are linear maps."""
 _MOST_BYTES: Final = (1 << 31) - 1
 """Largest file of ONNX that is one file."""
 _TRIED: Final = (1, 3)
@@ -124,17 +127,22 @@ def _onnx(
     if model.ByteSize() > _MOST_BYTES:
         raise ConfigError("export: the model has more than 2 GB, the most of a file of ONNX; export pt2")
     if int8:
-        model = _quantised(model)
+        model = quantised(model)
     entry = model.metadata_props.add()
     entry.key, entry.value = DESCRIPTION, json.dumps(description)
     return model.SerializeToString()  # type: ignore[no-any-return]
 
 
-def _quantised(model: "ModelProto") -> "ModelProto":
-    """The same with weights of linear maps in 8 bits, also of those within loops."""
+def quantised(model: "ModelProto", operators: Sequence[str] = LINEAR) -> "ModelProto":
+    """The same model with the weights of these operators in 8 bits, which quantises what they read as it
+    comes.
+    """
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
-    return quantize_dynamic(model, weight_type=QuantType.QInt8)
+    with tempfile.TemporaryDirectory() as folder, _quiet():
+        path = Path(folder) / "int8.onnx"
+        quantize_dynamic(model, path, op_types_to_quantize=list(operators), weight_type=QuantType.QInt8)
+        return type(model).FromString(path.read_bytes())
 
 
 def _session(content: bytes, wrapped: TensorsIn) -> Callable[..., Any]:

@@ -230,6 +230,7 @@ def predicted(built: AlignMamba, given: Batch) -> list[Tensor]:
 # tensors.
 @pytest.mark.filterwarnings("ignore:`isinstance\\(treespec, LeafSpec\\)` is deprecated:FutureWarning")
 @pytest.mark.filterwarnings("ignore:# The axis name:UserWarning")
+@pytest.mark.filterwarnings("ignore:`torch.jit.script(_method)?` is deprecated:DeprecationWarning")
 @pytest.mark.filterwarnings("ignore:.*:DeprecationWarning:onnx.*")
 def test_what_the_documentation_exports_gives_all_that_the_model_gives(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -61,6 +61,7 @@ def test_a_server_answers_and_ends_with_what_is_under_way_answered(run: Path) ->
         (["--max-samples", 0], "max-samples: found 0, expected a number from 1 to"),
         (["--wait", -1], "wait: found -1, expected a number from 0 to 60"),
         (["--host", "no such host"], "host no such host: expected an address of this machine"),
+        (["--host", "192.0.2.1"], "host 192.0.2.1: expected an address of this machine"),
     ],
 )
 def test_what_serve_cannot_use_is_one_line(cli: Cli, run: Path, arguments: list[Any], said: str) -> None:

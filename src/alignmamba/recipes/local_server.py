@@ -1,6 +1,7 @@
 """Parts of a server on this machine: its address, its end, who may ask, and bodies that arrive in time."""
 
 import asyncio
+import errno
 import os
 import signal
 import socket
@@ -44,9 +45,10 @@ def listening_at(port: int, host: str = HOST) -> Iterator[socket.socket]:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         listening = socket.create_server((host, port), family=family)
-    except socket.gaierror as error:
-        raise ConfigError(f"host {host}: expected an address of this machine, found another") from error
     except OSError as error:
+        # A number below 0 is one of those for names that nobody knows.
+        if (error.errno or 0) < 0 or error.errno == errno.EADDRNOTAVAIL:
+            raise ConfigError(f"host {host}: expected an address of this machine, found another") from error
         why = os.strerror(error.errno) if error.errno else error
         raise ConfigError(f"port {port}: cannot be used: {why}") from error
     with listening:

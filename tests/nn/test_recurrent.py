@@ -31,6 +31,21 @@ def test_each_sample_is_read_as_if_it_were_alone(cell: Cell, depth: int, bidirec
     assert all(parameter.grad.isfinite().all() for parameter in model.parameters())
 
 
+@pytest.mark.filterwarnings("ignore:`torch.jit.script(_method)?` is deprecated:DeprecationWarning")
+@pytest.mark.parametrize("cell", ["lstm", "gru"])
+def test_what_is_exported_reads_the_same(cell: Cell, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    model = Recurrent(3, 4, depth=2, bidirectional=True, cell=cell).eval()
+    mask = torch.arange(6) < torch.tensor([5, 2, 0, 1])[:, None]
+    x = torch.randn(4, 6, 3)
+    with torch.no_grad():
+        expected = model(x, mask)
+        monkeypatch.setattr("alignmamba.nn.recurrent.exporting", lambda: True)
+        found = model(x, mask)
+    torch.testing.assert_close(found.tokens, expected.tokens, **FLOAT32)
+    torch.testing.assert_close(found.final, expected.final, **FLOAT32)
+
+
 def test_nothing_to_read_is_a_zero_state() -> None:
     model = LastState(3, 4, 2)
     empty = model(torch.zeros(2, 0, 3), torch.zeros(2, 0, dtype=torch.bool))

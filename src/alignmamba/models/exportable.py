@@ -80,7 +80,10 @@ class TensorsIn(nn.Module):
         given: dict[str, dict[str, Tensor]] = {name: {} for name in self.names}
         for place, tensor in zip(self.inputs, tensors, strict=True):
             given[place.modality][place.kind] = tensor
-        sequences = {name: Sequences(**each) for name, each in given.items()}
+        sequences = {
+            name: Sequences(features=each["features"], mask=each["mask"], times=each.get("times"))
+            for name, each in given.items()
+        }
         if exporting():
             # One token of padding more, and no length is 1, of which a program would make a case of its own.
             longest = self.model.longest
@@ -94,9 +97,9 @@ class TensorsIn(nn.Module):
         predictions = [output.prediction, *(output.further[name] for name in self.outputs[1:])]
         if self.as_predicted:
             task: Task = self.model.config.task
+            targets: tuple[Task | Target, ...] = (task, *task.further)
             predictions = [
-                _predicted(said, target, batch)
-                for said, target in zip(predictions, (task, *task.further), strict=True)
+                _predicted(said, target, batch) for said, target in zip(predictions, targets, strict=True)
             ]
         return predictions[0] if len(predictions) == 1 else tuple(predictions)
 

@@ -86,7 +86,8 @@ class Recurrent(nn.Module):
     def _scanned(self, x: Tensor, mask: Tensor) -> States:
         """Read as `forward` does, without dropout, in a way that exports with a free length."""
         weights = dict(self.cells.named_parameters())
-        valid, final = mask.unsqueeze(-1), []
+        valid = mask.unsqueeze(-1)
+        final: list[Tensor] = []
         for layer in range(self.cells.num_layers):
             x, read, final = x.masked_fill(~valid, 0), [], []
             for way in ("", "_reverse") if self.cells.bidirectional else ("",):

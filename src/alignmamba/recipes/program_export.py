@@ -79,7 +79,7 @@ def export_program(
             with replacing(path) as file:
                 if form == "pt2":
                     torch.export.save(program, file, extra_files={DESCRIPTION: json.dumps(description)})
-                    answers = program.module()
+                    answers: Callable[..., Any] = program.module()
                 else:
                     content = _onnx(program, wrapped, description, int8=int8)
                     file.write(content)
@@ -142,7 +142,8 @@ def quantised(model: "ModelProto", operators: Sequence[str] = LINEAR) -> "ModelP
     with tempfile.TemporaryDirectory() as folder, _quiet():
         path = Path(folder) / "int8.onnx"
         quantize_dynamic(model, path, op_types_to_quantize=list(operators), weight_type=QuantType.QInt8)
-        return type(model).FromString(path.read_bytes())
+        small: ModelProto = type(model).FromString(path.read_bytes())
+        return small
 
 
 def _session(content: bytes, wrapped: TensorsIn) -> Callable[..., Any]:

@@ -162,8 +162,8 @@ def test_a_mistake_in_json_is_one_line_that_names_the_field(
         (tensors()[:-1], "body: not valid safetensors: "),
         (save({}), "body: expected one number of samples, 1 or more, for all modalities, found {}"),
         (tensors(text=np.zeros(3)), "text: expected a modality of words, audio, video, found 'text'"),
-        (tensors(audio=None), "audio: expected this tensor, found none of that name"),
-        (tensors(**{"audio.lengths": None}), "audio.lengths: expected this tensor, found none of that name"),
+        (tensors(audio=None), "audio: expected a tensor of this name, found none"),
+        (tensors(**{"audio.lengths": None}), "audio.lengths: expected a tensor of this name, found none"),
         (
             tensors(**{"audio.lengths": np.array([1, 1])}),
             "audio: expected 2 tokens as audio.lengths says, found",

@@ -61,7 +61,7 @@ class BatchQueue(Generic[ItemT, AnswerT]):
 
     @contextmanager
     def arriving(self) -> Iterator[None]:
-        """Tell that a request is under way here and may be worth waiting for."""
+        """Count a request that is under way here, and may be worth waiting for."""
         self._arriving += 1  # in the thread of the web server alone
         try:
             yield

@@ -135,7 +135,7 @@ class PredictionApp:
         return Starlette(
             routes=[
                 Route("/", self._describe, methods=["GET"]),
-                Route("/health", self._tell_health, methods=["GET"]),
+                Route("/health", self._report_health, methods=["GET"]),
                 Route("/predict", self._predict, methods=["POST"]),
             ],
             exception_handlers={HTTPException: refuse},
@@ -158,7 +158,7 @@ class PredictionApp:
             }
         )
 
-    async def _tell_health(self, request: "Request") -> "Response":
+    async def _report_health(self, request: "Request") -> "Response":
         del request
         return _json({"status": "ok", "waiting": self.queue.waiting, "predicted": self._predicted})
 

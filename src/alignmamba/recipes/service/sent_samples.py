@@ -99,12 +99,8 @@ class SentSamples:
                 f"{where}: found the field {unknown!r:.80}, expected {', '.join(_FIELDS)}"
                 f"{suggestion(unknown, _FIELDS)}"
             )
-        sent, timed = given.get("features"), given.get("times") or {}
-        for field, value in (("features", sent), ("times", timed)):
-            if not isinstance(value, dict):
-                raise DataError(f"{where}.{field}: expected an object by modality, found {_kind(value)}")
-            for name in value:
-                self._known(name, f"{where}.{field}.{name}")
+        sent = self._by_modality(f"{where}.features", given.get("features"))
+        timed = self._by_modality(f"{where}.times", given.get("times") or {})
         features = {
             name: self._array(f"{where}.features.{name}", name, value)
             for name, value in sent.items()
@@ -130,6 +126,13 @@ class SentSamples:
             group=None if group is None else f"{number}/{group}",
         )
 
+    def _by_modality(self, where: str, given: Any) -> dict[str, Any]:
+        if not isinstance(given, dict):
+            raise DataError(f"{where}: expected an object by modality, found {_kind(given)}")
+        for name in given:
+            self._known(name, f"{where}.{name}")
+        return given
+
     def _known(self, name: str, where: str) -> None:
         if name not in self._specs:
             names = list(self._specs)
@@ -144,7 +147,7 @@ class SentSamples:
         """Features and times of each sample."""
         for needed in (name, f"{name}.lengths"):
             if needed not in tensors:
-                raise DataError(f"{needed}: expected this tensor, found none of that name")
+                raise DataError(f"{needed}: expected a tensor of this name, found none")
         lengths, whole, seconds = tensors[f"{name}.lengths"], tensors[name], tensors.get(f"{name}.times")
         if lengths.ndim != 1 or lengths.dtype.kind not in "iu" or (lengths.astype(np.int64) < 0).any():
             raise DataError(
@@ -179,9 +182,9 @@ class SentSamples:
                 raise DataError(f"{where}: expected {wanted}, found {_form(array)}")
             outside = np.flatnonzero((array < 0) | (array >= spec.dim))
             if len(outside):
-                place, most = outside[0], spec.dim - 1
+                place, last = outside[0], spec.dim - 1
                 raise DataError(
-                    f"{where}[{place}]: found {array[place]}, expected a token id from 0 to {most}"
+                    f"{where}[{place}]: found {array[place]}, expected a token id from 0 to {last}"
                 )
             array = array.astype(np.int64)[:, None]
         else:

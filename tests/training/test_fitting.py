@@ -820,10 +820,10 @@ def main(fabric, directory):
         return run(config, model=model, fabric=fabric, seed=5 + fabric.global_rank, **sources, **options)
 
     results = {}
-    for accumulate in (1, 3):
-        result, model = once(QUICK.model_copy(update={"accumulate": accumulate}))
+    for accumulate, loss in ((1, "l1"), (3, "l1"), (3, "ccc")):
+        result, model = once(QUICK.model_copy(update={"accumulate": accumulate, "regression_loss": loss}))
         head = model.head.weight.detach().flatten().tolist()
-        results[f"accumulate {accumulate}"] = {"course": course(result), "head": head}
+        results[f"{accumulate} {loss}"] = {"course": course(result), "head": head}
     results["measured"] = course(once(target_scale=None)[0])
     results["whole"] = course(once(dropout=0.3)[0])
     try:  # only one of the two processes is asked to stop
@@ -854,13 +854,13 @@ def test_two_processes_equal_one(tmp_path: Path) -> None:
     )
     assert process.returncode == 0, process.stderr[-3000:]
     results = json.loads((tmp_path / "results.json").read_text())
-    for accumulate in (1, 3):
+    for accumulate, loss in ((1, "l1"), (3, "l1"), (3, "ccc")):
         expected, model = run(
-            QUICK.model_copy(update={"accumulate": accumulate}),
+            QUICK.model_copy(update={"accumulate": accumulate, "regression_loss": loss}),
             model=ToyModel(dropout=0.0),
             valid=ToySource("valid", samples=10),
         )
-        found = results[f"accumulate {accumulate}"]
+        found = results[f"{accumulate} {loss}"]
         for left, right in zip(found["course"], course(expected), strict=True):
             assert left == pytest.approx(right, rel=1e-5)
         assert found["head"] == pytest.approx(

@@ -174,7 +174,7 @@ class Correlated(Objective):
     def losses(self, batch: Batch, output: Output) -> Mapping[str, Tensor]:
         if self.stage != CORRELATION:
             assert batch.targets is not None
-            return {TASK: self.task_loss(output.prediction, batch.targets)}
+            return {TASK: self.leading_loss(batch, output.prediction)}
         config = self.model.config
         views = [output.extras[f"view.{name}"] for name in config.anchors]
         least = config.components + 1 if self.training else 2

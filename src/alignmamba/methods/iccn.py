@@ -151,7 +151,7 @@ class Interactions(Objective):
         found: dict[str, Tensor] = {}
         if self.stage != CORRELATION:
             assert batch.targets is not None
-            found[TASK] = self.task_loss(output.prediction, batch.targets)
+            found[TASK] = self.leading_loss(batch, output.prediction)
         if self.stage == CORRELATION or config.joint:
             views = [output.extras[f"interaction.{name}"] for name in config.anchors[1:]]
             least = config.components + 1 if self.training else 2

@@ -60,8 +60,8 @@ class FitConfig(Config):
     """Classification: exponent of the focal loss in training, which counts less what is already well
     classified (Lin et al., ICCV 2017, eq. 4); 0 is the cross entropy."""
     regression_loss: RegressionLoss = "l1"
-    """Regression: absolute, squared, or Huber loss (squared below an error of 1, absolute above); errors are
-    in standard deviations of the train targets."""
+    """Regression: absolute, squared, or Huber loss (squared below an error of 1, absolute above), errors in
+    standard deviations of the train targets; ccc: 1 minus the concordance over the samples of a step."""
     accumulate: Annotated[int, Field(ge=1)] = 1
     """Batches per optimiser step; the last step of an epoch takes what is left."""
     compile: bool = False

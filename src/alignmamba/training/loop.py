@@ -47,6 +47,7 @@ from alignmamba.training.objective import Minimise, Objective, Parcel, Supervise
 from alignmamba.training.progress import Progress
 from alignmamba.training.selection import check_metric, column, improves, selection
 from alignmamba.training.stages import check_rates, check_stages, optimiser
+from alignmamba.training.step_moments import looked_ahead
 
 # Between these a model that predicts in units of the label needs no help: targets have about the size of what
 # a fresh head says.
@@ -270,7 +271,10 @@ def _step(run: Run, state: State, group: Sequence[Batch], samples: int) -> None:
         rate = learning_rate_at(turn.before + state.batch // run.config.accumulate, turn.total, run.config)
         for parameters in turn.optimiser.param_groups:
             parameters["lr"] = rate * parameters.get("factor", 1.0)  # version 0.2 saved none
-        losses = [_backward(run, batch, samples, turn.minimise, last=batch is group[-1]) for batch in group]
+        losses = [
+            _backward(run, batch, samples, turn.minimise, last=batch is group[-1])
+            for batch in looked_ahead(run.objective, group, run.fabric)
+        ]
         mean += _account(run, state, group, losses)
         taken = _update(run, state, group, turn.optimiser) or taken
         state.learning_rate = rate

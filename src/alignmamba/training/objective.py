@@ -17,11 +17,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from alignmamba.contracts import Batch, Output, ScalesTargets, TargetScale, Task
+from alignmamba.contracts import Batch, Output, ScalesTargets, Target, TargetScale, Task
 from alignmamba.errors import ConfigError, ShapeError
 from alignmamba.training.batches import BatchSource
+from alignmamba.training.concordance import Moments, Pairs
 
-RegressionLoss = Literal["l1", "mse", "huber"]
+RegressionLoss = Literal["l1", "mse", "huber", "ccc"]
 
 TASK = "task"
 """Loss term that compares prediction and target."""
@@ -131,6 +132,8 @@ class Objective(nn.Module, ABC):
         self.target_scale = target_scale
         self.class_weights: Tensor | None = None
         self.focal_gamma = 0.0
+        self.moments: Mapping[str, Moments] | None = None
+        """Moments of the step under way by loss term; ``None`` where a batch is the whole step."""
 
     @property
     def stages(self) -> Sequence[Stage]:
@@ -181,11 +184,7 @@ class Objective(nn.Module, ABC):
             ShapeError: If the network returns no `Output`, or a prediction or term of another shape.
             ConfigError: If a term is called ``total``.
         """
-        dtype = next((p.dtype for p in self.model.parameters()), torch.float32)
-        batch = parcel.batch.in_precision(dtype)
-        output = self.model(batch)
-        if not isinstance(output, Output):
-            raise ShapeError(f"{self._name}: expected an Output, found {type(output).__name__}")
+        batch, output = self._output(parcel.batch)
         expected = (len(batch),) if self.task.kind == "regression" else (len(batch), self.task.num_outputs)
         if tuple(output.prediction.shape) != expected:
             raise ShapeError(
@@ -210,6 +209,15 @@ class Objective(nn.Module, ABC):
             losses = {name: value * batch.weights.to(value) for name, value in losses.items()}
         return predicted, losses
 
+    def _output(self, batch: Batch) -> tuple[Batch, Output]:
+        """The batch in the network's precision, and what the network says of it."""
+        dtype = next((p.dtype for p in self.model.parameters()), torch.float32)
+        batch = batch.in_precision(dtype)
+        output = self.model(batch)
+        if not isinstance(output, Output):
+            raise ShapeError(f"{self._name}: expected an Output, found {type(output).__name__}")
+        return batch, output
+
     def _further_predictions(self, output: Output) -> Mapping[str, Tensor]:
         """The predictions of further targets, compared with what the task asks for."""
         for target in self.task.further:
@@ -229,18 +237,15 @@ class Objective(nn.Module, ABC):
         Errors of a regression are measured as those of the task. The loss of a multilabel is the binary cross
         entropy, the mean over the classes that are known of a sample.
         """
-        scales = self.model.further_scales if isinstance(self.model, ScalesTargets) else {}
+        scales = self._further_scales
         losses = {}
         for target in self.task.further:
             if target.name not in batch.further:
                 continue
-            said, truth = output.further[target.name], batch.further[target.name]
-            known = truth >= 0 if target.has_one_class else ~truth.isnan()
-            if target.modality is not None:
-                here = batch.having(target.modality)
-                known = known & (here if known.ndim == 1 else here[:, None])
-            truth = torch.where(known, truth, torch.zeros_like(truth))
-            if target.kind == "regression":
+            said, (truth, known) = output.further[target.name], _truth(target, batch)
+            if target.kind == "regression" and self.training and self.regression_loss == "ccc":
+                error = self._concordance(FURTHER + target.name, self._pairs_of_target(target, batch, output))
+            elif target.kind == "regression":
                 error = self._regression_error(said, truth, scales.get(target.name, TargetScale()))
             elif target.kind == "multilabel":
                 logits = _at_least_float32(said)
@@ -254,8 +259,52 @@ class Objective(nn.Module, ABC):
             losses[FURTHER + target.name] = target.weight * torch.where(known, error, error.new_zeros(()))
         return losses
 
+    @property
+    def _further_scales(self) -> Mapping[str, TargetScale]:
+        return self.model.further_scales if isinstance(self.model, ScalesTargets) else {}
+
+    @property
+    def agrees_on(self) -> bool:
+        """True if it learns by the concordance of a regression."""
+        kinds = (self.task.kind, *(target.kind for target in self.task.further))
+        return self.regression_loss == "ccc" and "regression" in kinds
+
+    def pairs_of(self, batch: Batch) -> dict[str, Pairs]:
+        """Predictions and targets of each regression of a batch, by the loss term that they decide."""
+        batch, output = self._output(batch)
+        found = {}
+        if self.task.kind == "regression" and batch.targets is not None:
+            found[TASK] = self._pairs_of_task(batch, output.prediction)
+        for target in self.task.further:
+            if target.kind == "regression" and target.name in batch.further:
+                found[FURTHER + target.name] = self._pairs_of_target(target, batch, output)
+        return found
+
+    def _pairs_of_task(self, batch: Batch, prediction: Tensor) -> Pairs:
+        assert batch.targets is not None
+        return Pairs.of(prediction, batch.targets, _weights(batch), self.target_scale)
+
+    def _pairs_of_target(self, target: Target, batch: Batch, output: Output) -> Pairs:
+        truth, known = _truth(target, batch)
+        said, scale = output.further[target.name], self._further_scales.get(target.name, TargetScale())
+        said = torch.where(known, said, torch.zeros_like(said))
+        return Pairs.of(said, truth, _weights(batch) * known, scale)
+
+    def _concordance(self, term: str, pairs: Pairs) -> Tensor:
+        """(batch,) loss of each sample by the moments of the step."""
+        moments = Moments.of(pairs) if self.moments is None else self.moments[term]
+        return moments.loss(pairs).to(self._least_dtype)
+
+    def leading_loss(self, batch: Batch, prediction: Tensor) -> Tensor:
+        """Loss of the task's own prediction, (batch,): `task_loss`, or the concordance over the step."""
+        assert batch.targets is not None
+        if self.task.kind == "regression" and self.training and self.regression_loss == "ccc":
+            return self._concordance(TASK, self._pairs_of_task(batch, prediction))
+        return self.task_loss(prediction, batch.targets)
+
     def task_loss(self, prediction: Tensor, targets: Tensor) -> Tensor:
-        """Loss of the task, the one that all methods share.
+        """Loss of the task for any prediction of it, such as that of one modality; that of the network itself
+        has `leading_loss`.
 
         Args:
             prediction: (batch,) in units of the label, or (batch, classes) logits.
@@ -287,12 +336,12 @@ class Objective(nn.Module, ABC):
         """Error of (batch,) values in deviations of the targets."""
         # The difference is taken where it is exact: of labels around 1e9, single precision keeps nothing but
         # the 1e9.
-        dtype = next(
-            (torch.promote_types(p.dtype, torch.float32) for p in self.model.parameters()), torch.float32
-        )
-        error = ((prediction.double() - targets.double()) / scale.deviation).to(dtype)
+        error = ((prediction.double() - targets.double()) / scale.deviation).to(self._least_dtype)
         if self.regression_loss == "mse":
             return error.square()
+        if self.regression_loss == "ccc":
+            # 1 minus the concordance is the mean of the squares over the spread, which tends to 2 deviations
+            return 0.5 * error.square()
         if self.regression_loss == "huber":
             return functional.huber_loss(error, torch.zeros_like(error), reduction="none")
         return error.abs()
@@ -306,7 +355,13 @@ class Objective(nn.Module, ABC):
         assert batch.targets is not None
         if TASK in output.losses:
             raise ConfigError(f"{self._name}: losses[{TASK!r}] is reserved for training")
-        return {TASK: self.task_loss(output.prediction, batch.targets), **output.losses}
+        return {TASK: self.leading_loss(batch, output.prediction), **output.losses}
+
+    @property
+    def _least_dtype(self) -> torch.dtype:
+        """Precision of losses: that of the weights, float32 at least."""
+        found = (torch.promote_types(p.dtype, torch.float32) for p in self.model.parameters())
+        return next(found, torch.float32)
 
     @property
     def _name(self) -> str:
@@ -322,3 +377,21 @@ class Supervised(Objective):
 
 def _at_least_float32(value: Tensor) -> Tensor:
     return value if value.dtype == torch.float64 else value.float()
+
+
+def _truth(target: Target, batch: Batch) -> tuple[Tensor, Tensor]:
+    """Values of a further target in a batch, 0 where unknown, and a mask of those that are known."""
+    truth = batch.further[target.name]
+    known = truth >= 0 if target.has_one_class else ~truth.isnan()
+    if target.modality is not None:
+        here = batch.having(target.modality)
+        known = known & (here if known.ndim == 1 else here[:, None])
+    return torch.where(known, truth, torch.zeros_like(truth)), known
+
+
+def _weights(batch: Batch) -> Tensor:
+    """(batch,) float64 weights of the samples, 1 where nobody gave any."""
+    if batch.weights is not None:
+        return batch.weights.double()
+    assert batch.targets is not None
+    return torch.ones(len(batch), dtype=torch.float64, device=batch.targets.device)

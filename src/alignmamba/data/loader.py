@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from alignmamba.contracts import Batch, Config, ModalitySpec, Role, Sample, Sequences, Split, Task
+from alignmamba.data.balanced_order import balanced_rows, strata
 from alignmamba.data.further_targets import further_targets
 from alignmamba.data.missing_protocols import MissingConfig, WithheldSplit, withheld
 from alignmamba.data.randomness import generator
@@ -54,6 +55,9 @@ class LoaderConfig(Config):
     weights: str = ""
     """Label of the corpus that holds the weight of a train sample in the loss, a number from 0 on; empty
     weighs all alike."""
+    balance: str = ""
+    """Label of the corpus whose values come equally often in training, or ``target`` for classes of the task;
+    samples of rare ones come again. Of more than 10 numbers, 10 bins count. Empty takes each sample once."""
     num_workers: Annotated[int, Field(ge=0)] = 0
     """Processes that read ahead, started once for each split; 0 reads in the training process."""
 
@@ -65,7 +69,8 @@ class Loader:
     takes the rows ``rank::world_size`` of each, so that any number of processes sees the same samples at the
     same step. An epoch has ``ceil(samples / batch_size)`` batches whose sizes differ by one at most: no small
     last batch, neither to weigh on the gradient nor to be shared by more processes than it has samples.
-    Without shuffling the samples come in the order of the split.
+    Without shuffling the samples come in the order of the split. Balanced, with shuffling alone, an epoch has
+    more samples than the split, see `balanced_rows`.
 
     Args:
         split: Where the samples come from.
@@ -105,11 +110,16 @@ class Loader:
             raise ConfigError(f"rank: expected 0 to {world_size - 1}, found {rank}")
         if len(split) == 0:
             raise DataError(f"split {split.role!r} has no samples")
+        self.split, self.shuffle = split, shuffle
+        if config.balance and config.keep_groups:
+            raise ConfigError("loader.balance: found keep_groups beside it, expected one of both")
+        self._strata = strata(split, config.balance, task) if config.balance and shuffle else None
         self._size = config.batch_size or LARGEST_BATCH
-        batches = math.ceil(len(split) / self._size)
-        if len(split) // batches < world_size and not config.keep_groups:
+        samples = len(self._rows(generator(seed, "batches", 0)))
+        batches = math.ceil(samples / self._size)
+        if samples // batches < world_size and not config.keep_groups:
             raise ConfigError(
-                f"batch_size: {self._size} leaves {len(split) // batches} of {len(split)} samples"
+                f"batch_size: {self._size} leaves {samples // batches} of {samples} samples"
                 f" of split {split.role!r} for the smallest batch, expected at least {world_size}"
             )
         absent = [spec.name for spec in modalities if spec.name not in split.lengths]
@@ -117,11 +127,9 @@ class Loader:
             raise DataError(
                 f"split {split.role!r} has no modality {absent[0]!r}, only {sorted(split.lengths)}"
             )
-        self.split = split
         self.modalities = tuple(modalities)
         self.config = config
         self.task = task
-        self.shuffle = shuffle
         self.seed = seed
         self.rank = rank
         self.world_size = world_size
@@ -252,14 +260,21 @@ class Loader:
             )
         return [np.concatenate(batch) for batch in batches]
 
+    def _rows(self, random: np.random.Generator) -> np.ndarray:
+        """Rows of an epoch in their order."""
+        if self._strata is not None:
+            return balanced_rows(self._strata, random)
+        order = np.arange(len(self.split))
+        if self.shuffle:
+            random.shuffle(order)
+        return order
+
     def _global_batches(self) -> list[np.ndarray]:
         """The rows of each global batch of this epoch."""
         random = generator(self.seed, "batches", self.epoch)
         if self.config.keep_groups:
             return self._batches_of_groups(random)
-        order = np.arange(len(self.split))
-        if self.shuffle:
-            random.shuffle(order)
+        order = self._rows(random)
         batches = np.array_split(order, math.ceil(len(order) / self._size))
         if not (self.shuffle and self.config.bucket_by_length):
             return batches

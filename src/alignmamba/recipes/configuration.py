@@ -171,8 +171,9 @@ class RunConfig(Config):
             del settings["start"]["run"]  # the checksum says what lay there
         else:
             del settings["start"]
-        if not self.loader.weights:
-            del settings["loader"]["weights"]
+        for name in ("weights", "balance"):
+            if not settings["loader"][name]:
+                del settings["loader"][name]
         if not self.modalities:
             del settings["modalities"]
         if not self.targets:

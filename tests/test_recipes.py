@@ -469,7 +469,9 @@ def test_a_run_that_withholds_nothing_has_the_digest_of_earlier_versions(
     later = ("missing", "modalities", "targets", "start", "split_valid", "folds", "subset")
     for key in ("seed", "data", "engine", *later):
         del settings[key]
-    del settings["fit"]["loggers"], settings["loader"]["keep_groups"], settings["loader"]["weights"]
+    del settings["fit"]["loggers"]
+    for name in ("keep_groups", "weights", "balance"):
+        del settings["loader"][name]
     for name in FitConfig.SILENT:
         del settings["fit"][name]
     # options of later versions, which change nothing

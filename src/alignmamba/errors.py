@@ -156,6 +156,8 @@ def likely(key: str, keys: Sequence[str]) -> str | None:
     """
     section, _, last = key.rpartition(".")
     within = [each for each in keys if each.startswith(f"{section}.")] if section else []
+    if within and "." in section:  # a section within another, such as targets.mood, has keys of its own
+        keys = within
     for place in (within, keys):
         for fits in (_is_last_part, _has_initials, _has_word):
             same = [each for each in place if fits(each, last)]

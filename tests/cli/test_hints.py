@@ -67,6 +67,11 @@ from alignmamba.cli.main import main
             "train takes no further word, found 'reviews'; perhaps you meant --data reviews; ",
         ),
         (["train", "--set", "fit.lr=1"], "fit.lr: unknown key, perhaps you meant 'fit.learning_rate'"),
+        (
+            ["train", "--set", "targets.mood.weights=1"],
+            "targets.mood.weights: unknown key, perhaps you meant 'targets.mood.weight'",
+        ),
+        (["train", "--set", "targets.mood.depth=1"], "targets.mood.depth: unknown key\n"),
         (["train", "--set", "lr=1"], "lr: unknown key, perhaps you meant 'fit.learning_rate'"),
         (["train", "--set", "fit.loss=l1"], "fit.loss: unknown key, perhaps you meant 'fit.regression_loss'"),
         (["train", "--set", "fit.wd=1"], "fit.wd: unknown key, perhaps you meant 'fit.weight_decay'"),

@@ -130,7 +130,8 @@ class Experiment(SettingVerb):
     def _refuse_unknown_metrics(self, plan: "ExperimentPlan") -> None:
         from alignmamba.evaluation.metrics import column_names
 
-        known = column_names(plan.corpus.task)
+        task = plan.corpus.task
+        known = list(dict.fromkeys(name for each in (task, *task.further) for name in column_names(each)))
         if unknown := [name for name in self.metrics if name not in known]:
             raise ConfigError(f"metrics: found {unknown[0]!r}, expected some of {', '.join(known)}")
 

@@ -197,6 +197,21 @@ def part_of(target: Target, predictions: Predictions) -> Predictions | None:
     )
 
 
+def part_named(
+    task: Task, predictions: Predictions, name: str
+) -> tuple[Task | Target, Predictions, str] | None:
+    """Task or further target that a score of `score` is of, its predictions, and the name of the metric
+    alone; ``None`` for a score of one label, and for a target that no sample has.
+    """
+    owner, dot, metric = name.rpartition(".")
+    if "(" in name or not dot:
+        return None if "(" in name else (task, predictions, name)
+    for target in task.further:
+        if target.name == owner and (part := part_of(target, predictions)) is not None and part.ids:
+            return target, part, metric
+    return None
+
+
 def nonfinite_problem(predictions: Predictions) -> str | None:
     """Number of samples whose prediction is not finite, and the first of them; ``None`` without any."""
     values = np.asarray(predictions.prediction, dtype=np.float64).reshape(len(predictions.ids), -1)

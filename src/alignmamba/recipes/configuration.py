@@ -151,8 +151,11 @@ class RunConfig(Config):
 
     @classmethod
     def known_keys(cls, values: Mapping[str, Any]) -> tuple[str, ...]:
-        """Every dotted key of a run, the options of its model among them."""
-        return _known_keys(values.get("model"))
+        """Every dotted key of a run, the options of its model and of these further targets among them."""
+        targets = values.get("targets")
+        names = targets if isinstance(targets, Mapping) else ()
+        further = [f"targets.{name}.{key}" for name in names for key in FurtherConfig.model_fields]
+        return (*_known_keys(values.get("model")), *further)
 
     def digest(self, corpus: Corpus) -> str:
         """SHA-256 of the settings and of the corpus's content, without the seed and what changes from machine

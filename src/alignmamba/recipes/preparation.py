@@ -1,7 +1,7 @@
 """Preparation of a corpus for training: its valid split, its modalities, notes on them."""
 
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from alignmamba.contracts import ROLES, Corpus, Role
@@ -11,6 +11,7 @@ from alignmamba.data.standardise import finite_means
 from alignmamba.data.training_subset import Subset, subset_of
 from alignmamba.data.validation import TrainSamples, ValidShare
 from alignmamba.errors import CheckpointError, ConfigError, DataError
+from alignmamba.methods import REFERENCES
 from alignmamba.recipes.assembly import check_unchanged, corpus_in, located, restricted
 from alignmamba.recipes.configuration import SYNTHETIC, RunConfig
 from alignmamba.recipes.run_directory import RunDirectory
@@ -107,7 +108,18 @@ def training_corpus(run: RunDirectory, config: RunConfig, data: str) -> Corpus:
 
 def _asked(corpus: Corpus, config: RunConfig) -> Corpus:
     """The corpus with the modalities and the further targets of a run."""
-    return with_further(restricted(corpus, config.modalities), config.targets)
+    return with_further(seen_by(config, corpus), config.targets)
+
+
+def seen_by(config: RunConfig, corpus: Corpus) -> Corpus:
+    """The corpus with the modalities of a run alone, and with those further targets of its task that the run
+    can have: none that belong to other modalities, and none at all for references.
+    """
+    seen = restricted(corpus, config.modalities)
+    names = {None, *_names(seen)}
+    lone = config.model in REFERENCES
+    further = tuple(each for each in seen.task.further if each.modality in names and not lone)
+    return replace(seen, task=seen.task.model_copy(update={"further": further}))
 
 
 def untrained_modalities(corpus: Corpus) -> tuple[str, ...]:

@@ -7,7 +7,13 @@ from alignmamba.contracts import Corpus
 from alignmamba.evaluation.tables import ResultTable
 from alignmamba.recipes.configuration import RunConfig
 from alignmamba.recipes.experiments.cells import Analysis, Cell
-from alignmamba.recipes.experiments.columns import differences, headline, metric_column, metrics_table
+from alignmamba.recipes.experiments.columns import (
+    differences,
+    headline,
+    metric_column,
+    metrics_table,
+    of_each_target,
+)
 from alignmamba.recipes.experiments.experiment_kind import (
     GridExperiment,
     GridOptions,
@@ -42,6 +48,9 @@ class Ablation(GridExperiment[AblationOptions, Analysis]):
 
     def tables(self, grid: Grid) -> Iterator[ResultTable]:
         """Variants by metrics, then what each part is worth: the variant minus the full model."""
+        yield from of_each_target(grid, self._scores)
+
+    def _scores(self, grid: Grid) -> Iterator[ResultTable]:
         yield metrics_table(grid, f"Ablation of variants on {grid.corpus}, test", row_label="variant")
         metric = headline(grid.task)
         full, *rows = grid.rows

@@ -226,6 +226,20 @@ def headline(task: Task | Target) -> str:
     return next((metric for metric in TABLED if metric in metric_names(task)), metric_names(task)[0])
 
 
+def tabled(task: Task | Target) -> list[str]:
+    """Metrics of a task, or of a further target, that have a table of their own; one at least."""
+    return [metric for metric in TABLED if metric in metric_names(task)] or [headline(task)]
+
+
+def of_each_target(grid: Grid, tables: Callable[[Grid], Iterator[ResultTable]]) -> Iterator[ResultTable]:
+    """Tables of the task, and the same of each further target, whose names end with its name."""
+    yield from tables(grid)
+    for target in grid.task.further if isinstance(grid.task, Task) else ():
+        for table in tables(grid.of_target(target)):
+            named = {"name": f"{table.name}-{target.name}", "title": f"{table.title}, target {target.name}"}
+            yield table.model_copy(update=named)
+
+
 def metrics_table(grid: Grid, title: str, *, row_label: str) -> ResultTable:
     """Rows by metrics, all that are columns at once; named like the experiment."""
     columns = {metric: metric_column(grid, metric) for metric in column_names(grid.task)}

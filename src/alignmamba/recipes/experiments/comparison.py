@@ -1,21 +1,20 @@
 """Table 2: methods beside each other, and every modality alone."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from pydantic import Field
 
-from alignmamba.contracts import Corpus, Task
+from alignmamba.contracts import Corpus
 from alignmamba.errors import ConfigError
 from alignmamba.evaluation.tables import Entry, ResultTable
 from alignmamba.extras import require
 from alignmamba.methods import REFERENCES
 from alignmamba.recipes.configuration import RunConfig
 from alignmamba.recipes.experiments.cells import Analysis, Cell, ExperimentRecord, cell
-from alignmamba.recipes.experiments.columns import metrics_table
+from alignmamba.recipes.experiments.columns import metrics_table, of_each_target
 from alignmamba.recipes.experiments.experiment_kind import (
     GridExperiment,
     MethodsOptions,
@@ -25,6 +24,7 @@ from alignmamba.recipes.experiments.experiment_kind import (
 )
 from alignmamba.recipes.experiments.grid import Grid
 from alignmamba.recipes.experiments.variance_table import variance_tables
+from alignmamba.recipes.preparation import seen_by
 
 if TYPE_CHECKING:
     from alignmamba.recipes.tuning.best_settings import BestSettings
@@ -63,9 +63,9 @@ def rows_beside(
             )
     # References predict the target of the task alone.
     plain = base.model_copy(update={"targets": {}})
-    single = replace(corpus, task=corpus.task.model_copy(update={"further": ()}))
     for name in last:
-        yield cell(name, of_model(plain, name), single, column=column)
+        reference = of_model(plain, name)
+        yield cell(name, reference, seen_by(reference, corpus), column=column)
 
 
 class ComparisonOptions(BesideOptions):
@@ -130,12 +130,7 @@ class Comparison(GridExperiment[ComparisonOptions, Analysis]):
 
     def tables(self, grid: Grid) -> Iterator[ResultTable]:
         """Methods by metrics, what each of them costs, and what scores vary by."""
-        scores = metrics_table(grid, f"Comparison of methods on {grid.corpus}, test", row_label="method")
-        yield scores.model_copy(update={"notes": (*scores.notes, *_notes_on_tuning(grid))})
-        for target in grid.task.further if isinstance(grid.task, Task) else ():
-            title = f"Comparison of methods on {grid.corpus}, target {target.name}, test"
-            table = metrics_table(grid.of_target(target), title, row_label="method")
-            yield table.model_copy(update={"name": f"{table.name}-{target.name}"})
+        yield from of_each_target(grid, _scores)
         yield ResultTable(
             name="comparison-cost",
             title=f"What methods cost on {grid.corpus}",
@@ -150,6 +145,12 @@ class Comparison(GridExperiment[ComparisonOptions, Analysis]):
             ),
         )
         yield from variance_tables(grid)
+
+
+def _scores(grid: Grid) -> Iterator[ResultTable]:
+    """Methods by metrics."""
+    scores = metrics_table(grid, f"Comparison of methods on {grid.corpus}, test", row_label="method")
+    yield scores.model_copy(update={"notes": (*scores.notes, *_notes_on_tuning(grid))})
 
 
 def _searched(asked: ComparisonOptions, base: RunConfig, corpus: Corpus) -> "list[BestSettings]":

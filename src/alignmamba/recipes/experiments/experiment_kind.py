@@ -13,14 +13,13 @@ from alignmamba.errors import nearest
 from alignmamba.evaluation.tables import ResultTable
 from alignmamba.methods import METHODS, SETS
 from alignmamba.models.network import merged
-from alignmamba.recipes.assembly import restricted
 from alignmamba.recipes.bench.bench_files import Files
 from alignmamba.recipes.configuration import PRESET_OF_0_1, RunConfig, with_batch_size
 from alignmamba.recipes.experiments.cells import Analysis, Cell, ExperimentRecord, cell
 from alignmamba.recipes.experiments.grid import Grid
 from alignmamba.recipes.finished_run import LoadedRun
 from alignmamba.recipes.fold_runs import of_folds
-from alignmamba.recipes.preparation import of_modalities
+from alignmamba.recipes.preparation import of_modalities, seen_by
 
 BATCH_SIZE = 64
 
@@ -170,7 +169,8 @@ def with_modalities(
 ) -> Iterator[Cell]:
     """A cell that takes some modalities alone; no cell where no sample of a split has them."""
     if all(any(split.lengths[name].any() for name in names) for split in corpus.splits.values()):
-        yield cell(row, of_modalities(base, names), restricted(corpus, names), column=column)
+        config = of_modalities(base, names)
+        yield cell(row, config, seen_by(config, corpus), column=column)
 
 
 def test_batches(corpus: Corpus) -> Iterator[Batch]:

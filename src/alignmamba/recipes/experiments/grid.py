@@ -80,15 +80,17 @@ class Grid:
         return {seed: keys for seed, keys in found.items() if len(keys) == max(1, self.plan.folds)}
 
     def scores(self, row: str, column: str, role: Role, metric: str) -> dict[int, tuple[float, ...]]:
-        """Seed to scores of the finished runs of one place, one for each fold; NaN where not defined."""
-        found = {
-            seed: [read_record(self.run_path(key) / METRICS, _Scored).metrics[role][metric] for key in keys]
-            for seed, keys in self.keys(row, column).items()
-        }
-        return {
-            seed: tuple(math.nan if score is None else score for score in scores)
-            for seed, scores in found.items()
-        }
+        """Seed to scores of the finished runs of one place, one for each fold; NaN where not defined. Runs
+        that have no such score, as references of a further target, are left out.
+        """
+        name = f"{self.task.name}.{metric}" if isinstance(self.task, Target) else metric
+        found: dict[int, tuple[float, ...]] = {}
+        for seed, keys in self.keys(row, column).items():
+            runs = [read_record(self.run_path(key) / METRICS, _Scored).metrics[role] for key in keys]
+            if all(name in scores for scores in runs):
+                values = [scores[name] for scores in runs]
+                found[seed] = tuple(math.nan if value is None else value for value in values)
+        return found
 
     def predictions(self, row: str, column: str) -> Mapping[int, Predictions]:
         """Seed to predictions of one place, as far as its runs are finished."""

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -14,7 +14,7 @@ from alignmamba.evaluation.metrics import metric_names
 from alignmamba.evaluation.tables import ResultTable
 from alignmamba.extras import require
 from alignmamba.files import replace_file
-from alignmamba.recipes.assembly import check_pretrained, counted_weights, environment, restricted
+from alignmamba.recipes.assembly import check_pretrained, counted_weights, environment
 from alignmamba.recipes.configuration import RunConfig
 from alignmamba.recipes.experiments.catalogue import cells_of, grid_of, grids, not_compared
 from alignmamba.recipes.experiments.cells import Cell, ExperimentRecord, Job, State, jobs_of
@@ -24,7 +24,7 @@ from alignmamba.recipes.experiments.grid_directory import JOBS, PLAN, Experiment
 from alignmamba.recipes.experiments.grid_reader import read_grid
 from alignmamba.recipes.finished_run import refuse_unlabelled
 from alignmamba.recipes.fold_runs import of_folds
-from alignmamba.recipes.preparation import prepared
+from alignmamba.recipes.preparation import prepared, seen_by
 from alignmamba.recipes.run_directory import corpus_identity, make_directory
 from alignmamba.recipes.training_run import refuse_missing_extras
 
@@ -114,8 +114,8 @@ def plan_experiment(options: GridOptions, base: RunConfig, *, out: str | Path) -
     for sized in {
         (cell.config.model, repr(cell.config.options), cell.config.modalities): cell.config for cell in cells
     }.values():
-        counted_weights(sized, _seen_by(sized, base, corpus))  # refuses more than this machine holds
-    check_pretrained(cells[0].config, restricted(corpus, cells[0].config.modalities))
+        counted_weights(sized, seen_by(sized, corpus))  # refuses more than this machine holds
+    check_pretrained(cells[0].config, seen_by(cells[0].config, corpus))
     return ExperimentPlan(
         options=options,
         base=base,
@@ -126,14 +126,6 @@ def plan_experiment(options: GridOptions, base: RunConfig, *, out: str | Path) -
         not_compared=left_out,
         notes=(*made.notes, *(f"{name} is not compared: {why}" for name, why in left_out.items())),
     )
-
-
-def _seen_by(config: RunConfig, base: RunConfig, corpus: Corpus) -> Corpus:
-    """The corpus of `base` as a cell has it: with its modalities and its further targets alone."""
-    dropped = base.targets.keys() - config.targets.keys()
-    further = tuple(target for target in corpus.task.further if target.name not in dropped)
-    task = corpus.task.model_copy(update={"further": further})
-    return replace(restricted(corpus, config.modalities), task=task)
 
 
 def run_experiment(

@@ -12,11 +12,18 @@ from pydantic import Field
 from alignmamba.contracts import Corpus
 from alignmamba.data.missing_protocols import MissingConfig
 from alignmamba.errors import ConfigError
-from alignmamba.evaluation.metrics import HIGHER_IS_BETTER, metric_names
+from alignmamba.evaluation.metrics import HIGHER_IS_BETTER
 from alignmamba.evaluation.tables import ResultTable
 from alignmamba.recipes.configuration import RunConfig
 from alignmamba.recipes.experiments.cells import Analysis, Cell, cell
-from alignmamba.recipes.experiments.columns import TABLED, combined, metric_column, notes_on, table_of
+from alignmamba.recipes.experiments.columns import (
+    combined,
+    metric_column,
+    notes_on,
+    of_each_target,
+    table_of,
+    tabled,
+)
 from alignmamba.recipes.experiments.experiment_kind import GridExperiment, MethodsOptions, of_model
 from alignmamba.recipes.experiments.grid import Grid
 from alignmamba.recipes.finished_run import LoadedRun, missing_tables, score_missing
@@ -129,7 +136,10 @@ class Missing(GridExperiment[MissingOptions, MissingAnalysis]):
 
     def tables(self, grid: Grid) -> Iterator[ResultTable]:
         """Methods by missing rates, the mean over the rates, and what is lost from the first to the last."""
-        for metric in (each for each in TABLED if each in metric_names(grid.task)):
+        yield from of_each_target(grid, self._scores)
+
+    def _scores(self, grid: Grid) -> Iterator[ResultTable]:
+        for metric in tabled(grid.task):
             better = HIGHER_IS_BETTER[metric]
             columns = {name: metric_column(grid, metric, name) for name in grid.columns}
             first, last, rates = grid.columns[0], grid.columns[-1], list(columns.values())

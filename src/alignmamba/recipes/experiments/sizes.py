@@ -11,20 +11,21 @@ from pydantic import Field
 from alignmamba.contracts import Corpus
 from alignmamba.data.training_subset import SubsetConfig, subset_of
 from alignmamba.errors import ConfigError
-from alignmamba.evaluation.metrics import RANGES, metric_names
+from alignmamba.evaluation.metrics import RANGES
 from alignmamba.evaluation.tables import Entry, ResultTable
 from alignmamba.methods import REFERENCES
 from alignmamba.recipes.bench.bench_files import COLOURS, MARKERS, Files, drawn, why_no_plots
 from alignmamba.recipes.configuration import RunConfig
 from alignmamba.recipes.experiments.cells import Cell
 from alignmamba.recipes.experiments.columns import (
-    TABLED,
     differences,
     headline,
     metric_column,
     notes_on,
+    of_each_target,
     plain_table,
     table_of,
+    tabled,
 )
 from alignmamba.recipes.experiments.comparison import BesideOptions, rows_beside
 from alignmamba.recipes.experiments.experiment_kind import GridExperiment
@@ -115,9 +116,12 @@ class Sizes(GridExperiment[SizesOptions, MissingAnalysis]):
         """Methods by sizes for each metric with a table of its own, complete and at each missing rate; of the
         first metric also differences from the first method, and scores on valid.
         """
+        yield from of_each_target(grid, self._of_target)
+
+    def _of_target(self, grid: Grid) -> Iterator[ResultTable]:
         leading = headline(grid.task)
         rates = tuple(dict.fromkeys(rate for _, rate in map(_size_and_rate, grid.columns)))
-        for metric in (each for each in TABLED if each in metric_names(grid.task)):
+        for metric in tabled(grid.task):
             for rate in rates:
                 yield _scores(grid, metric, rate)
         yield _differences(grid, leading)
@@ -129,7 +133,7 @@ class Sizes(GridExperiment[SizesOptions, MissingAnalysis]):
         if why_no_plots():
             return files
         for table in tables:
-            if not table.name.endswith("-difference"):
+            if not any(column.endswith(_P_VALUE) for column in table.columns):
                 files |= drawn(table.name, _curves(table))
         return files
 

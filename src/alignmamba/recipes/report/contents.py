@@ -1,6 +1,6 @@
 """Content of the directory of an experiment or a run; a damaged file is refused by its name."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -8,7 +8,7 @@ from typing import Any, Final, Literal
 from alignmamba.checksums import read_listed
 from alignmamba.contracts import Predictions, Task
 from alignmamba.errors import CheckpointError, DataError
-from alignmamba.evaluation.metrics import RANGES, metric_names
+from alignmamba.evaluation.metrics import RANGES, metric_names, part_named
 from alignmamba.evaluation.seed_variance import scores_of
 from alignmamba.evaluation.statistics import interval
 from alignmamba.evaluation.tables import Entry, ResultTable
@@ -37,6 +37,7 @@ from alignmamba.recipes.run_records import (
     read_predictions,
     read_record,
     read_text,
+    scored_predictions,
 )
 from alignmamba.training.logs import LOG
 
@@ -46,6 +47,8 @@ MOST_PREDICTIONS: Final = 150_000
 """Predictions that a page holds; beyond, those of later columns are left out."""
 MOST_PLAN_TOKENS: Final = 60_000
 """Matched tokens of transport plans that a page holds; beyond, samples are left out."""
+BY_SPLIT: Final = "split"
+"""Label of the rows of a table of scores of a run."""
 OVER_SAMPLES: Final = (
     "Intervals are over the samples of the split and stay within the range of the metric: "
     "they speak of this trained model, not of another seed."
@@ -57,7 +60,8 @@ def gather(directory: Path) -> Gathered:
     page = _Room()
     if (directory / PLAN).is_file():
         grid = ExperimentDirectory(directory)
-        experiment, tables = grid.plan(), _tables(directory)
+        experiment = grid.plan()
+        tables = _tables(directory, experiment.task)
         found = [page.take_cell(grid, cell) for cell in experiment.cells]
     elif (directory / CONFIG).is_file() and (directory / IDENTITY).is_file():
         experiment = _run_as_experiment(directory)
@@ -186,28 +190,62 @@ def _run_tables(directory: Path, task: Task | None) -> tuple[ResultTable, ...]:
     if not path.is_file():
         return ()
     summary = read_record(path, RunSummary)
-    rows = tuple(sorted(summary.metrics))
-    columns = tuple(dict.fromkeys(name for scores in summary.metrics.values() for name in scores))
-    entries = []
-    for role in rows:
-        predictions, scores = scored(directory, role, task), summary.metrics[role]
-        entries.append(tuple(_run_entry(scores, name, predictions, task) for name in columns))
-    notes = [OVER_SAMPLES] if any(entry and entry.low is not None for row in entries for entry in row) else []
-    if summary.references:
-        known = (f"{name.replace('_', ' ')} {value:.3f}" for name, value in summary.references.items())
-        notes.append(f"Known of the corpus: {', '.join(known)}.")
+    names = list(dict.fromkeys(name for scores in summary.metrics.values() for name in scores))
     kept = f"Epoch {summary.best_epoch} of {summary.epochs} was kept"
-    table = ResultTable(
-        name="metrics",
-        title="Scores",
-        caption=f"{kept}; {summary.num_parameters:,} trained weights.",
-        row_label="split",
+    known = [f"{name.replace('_', ' ')} {value:.3f}" for name, value in summary.references.items()]
+    said = {role: scored(directory, role, task) for role in summary.metrics}
+    targets = ["", *(target.name for target in task.further)] if task is not None else [""]
+    tables = [_by_split(target, names, summary, said, task) for target in targets]
+    tables[0] = tables[0].model_copy(
+        update={
+            "caption": f"{kept}; {summary.num_parameters:,} trained weights.",
+            "notes": (*tables[0].notes, *([f"Known of the corpus: {', '.join(known)}."] if known else [])),
+        }
+    )
+    return (*tables, *_by_label(names, summary))
+
+
+def _by_split(
+    target: str,
+    names: Sequence[str],
+    summary: RunSummary,
+    said: Mapping[str, Predictions | None],
+    task: Task | None,
+) -> ResultTable:
+    """Scores of the task, or of a further target by its name: one row per split."""
+    columns = tuple(name for name in names if "(" not in name and name.rpartition(".")[0] == target)
+    rows = tuple(sorted(summary.metrics))
+    entries = tuple(
+        tuple(_run_entry(summary.metrics[role], name, said[role], task) for name in columns) for role in rows
+    )
+    spread = any(entry and entry.low is not None for row in entries for entry in row)
+    return ResultTable(
+        name=f"metrics-{target}" if target else "metrics",
+        title=f"Scores of {target}" if target else "Scores",
+        row_label=BY_SPLIT,
         rows=rows,
         columns=columns,
-        entries=tuple(entries),
-        notes=tuple(notes),
+        entries=entries,
+        notes=(OVER_SAMPLES,) if spread else (),
     )
-    return (table,)
+
+
+def _by_label(names: Sequence[str], summary: RunSummary) -> Iterator[ResultTable]:
+    """Scores of each label of several, such as ``emotions.accuracy(sad)``: a table for each split."""
+    places = {name: (name.partition("(")[0], name.partition("(")[2][:-1]) for name in names if "(" in name}
+    for role, scores in sorted(summary.metrics.items()) if places else ():
+        by_place = {place: scores.get(name) for name, place in places.items()}
+        columns = tuple(dict.fromkeys(column for column, _ in by_place))
+        rows = tuple(dict.fromkeys(label for _, label in by_place))
+        values = [[by_place.get((column, label)) for column in columns] for label in rows]
+        yield ResultTable(
+            name=f"labels-{role}",
+            title=f"Scores of each label on {role}",
+            row_label="label",
+            rows=rows,
+            columns=columns,
+            entries=tuple(tuple(Entry(values=(value,), mean=value) for value in row) for row in values),
+        )
 
 
 def scored(directory: Path, role: str, task: Task | None) -> Predictions | None:
@@ -217,7 +255,7 @@ def scored(directory: Path, role: str, task: Task | None) -> Predictions | None:
         return None
     samples = read_predictions(path, role, probabilities=True)
     fits = samples.targets is not None and len(samples.ids) > 0 and samples.classes == task.classes
-    return samples.as_predictions(task) if fits else None
+    return scored_predictions(path, task) if fits else None
 
 
 def _run_entry(
@@ -228,10 +266,12 @@ def _run_entry(
         return None
     value = scores[name]
     entry = Entry(values=(value,), mean=value)
-    if predictions is None or task is None or value is None or name not in metric_names(task):
+    part = None if predictions is None or task is None else part_named(task, predictions, name)
+    if value is None or part is None or part[2] not in metric_names(part[0]):
         return entry
     try:
-        found = interval(scores_of(task, [predictions], name), bounds=RANGES[name], resamples=RESAMPLES)
+        of, said, metric = part
+        found = interval(scores_of(of, [said], metric), bounds=RANGES[metric], resamples=RESAMPLES)
     except DataError:  # one sample, or not defined on the resamples
         return entry
     return entry.model_copy(update={"low": found.low, "high": found.high})
@@ -240,8 +280,12 @@ def _run_entry(
 # Files of an experiment
 
 
-def _tables(directory: Path) -> tuple[ResultTable, ...]:
-    paths = sorted((directory / "tables").glob("*.json"), key=lambda path: path.stem)
+def _tables(directory: Path, task: Task | None) -> tuple[ResultTable, ...]:
+    """Tables by name, those of the task first."""
+    further = tuple(f"-{target.name}" for target in task.further) if task is not None else ()
+    paths = sorted(
+        (directory / "tables").glob("*.json"), key=lambda path: (path.stem.endswith(further), path.stem)
+    )
     return tuple(read_record(path, ResultTable) for path in paths)
 
 

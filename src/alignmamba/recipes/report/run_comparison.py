@@ -4,6 +4,7 @@ import json
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
@@ -12,13 +13,13 @@ from typing import Any, Final
 import numpy as np
 
 from alignmamba.contracts import Task
-from alignmamba.errors import ConfigError
-from alignmamba.evaluation.metrics import HIGHER_IS_BETTER
+from alignmamba.errors import ConfigError, DataError
+from alignmamba.evaluation.metrics import metric_of, part_named
 from alignmamba.evaluation.seed_variance import scores_of
 from alignmamba.evaluation.statistics import Mark, compare_to_best
 from alignmamba.evaluation.tables import Entry, ResultTable
 from alignmamba.recipes.experiments.grid_directory import PLAN
-from alignmamba.recipes.report.contents import OVER_SAMPLES, RESAMPLES, gather, scored
+from alignmamba.recipes.report.contents import BY_SPLIT, OVER_SAMPLES, RESAMPLES, gather, scored
 from alignmamba.recipes.report.findings import RUNS, Agreement, Found, Gathered, SettingsTable
 from alignmamba.recipes.run_directory import RunDirectory
 from alignmamba.recipes.run_records import CorpusIdentity
@@ -101,7 +102,7 @@ def _refuse_other_tasks(runs: Mapping[str, Gathered]) -> None:
 
 def _side_by_side(runs: Mapping[str, Gathered]) -> tuple[ResultTable, ...]:
     """One table per split, runs in rows; marks where all runs predicted the same samples."""
-    roles = {role for run in runs.values() for table in run.tables for role in table.rows}
+    roles = {role for run in runs.values() for table in run.tables[:1] for role in table.rows}
     return tuple(_table_of(role, runs) for role in sorted(roles, key=("test", "valid", "train").index))
 
 
@@ -109,7 +110,7 @@ def _table_of(role: str, runs: Mapping[str, Gathered]) -> ResultTable:
     entries: dict[str, dict[str, Entry]] = {label: {} for label in runs}
     for label, run in runs.items():
         for table in run.tables:
-            if role in table.rows:
+            if table.row_label == BY_SPLIT and role in table.rows:
                 row = zip(table.columns, table.entries[table.rows.index(role)], strict=True)
                 entries[label] |= {name: entry for name, entry in row if entry is not None}
     columns = tuple(dict.fromkeys(name for row in entries.values() for name in row))
@@ -141,10 +142,16 @@ def _marks(role: str, runs: Mapping[str, Gathered], columns: Sequence[str]) -> d
         return {}
     marks: dict[tuple[str, str], Mark] = {}
     for name in columns:
-        scores = {label: scores_of(task, [each], name) for label, each in there.items()}
-        better = HIGHER_IS_BETTER[name]
-        standings = compare_to_best(scores, higher_is_better=better, resamples=RESAMPLES)
-        marks |= {(label, name): standing.mark for label, standing in standings.items()}
+        parts = {label: part_named(task, each, name) for label, each in there.items()}
+        of = {label: part for label, part in parts.items() if part is not None}
+        if len(of) == len(there):
+            better = metric_of(name).higher_is_better
+            with suppress(DataError):  # not defined on these samples, or not on the same of every run
+                scores = {
+                    label: scores_of(part, [said], metric) for label, (part, said, metric) in of.items()
+                }
+                standings = compare_to_best(scores, higher_is_better=better, resamples=RESAMPLES)
+                marks |= {(label, name): standing.mark for label, standing in standings.items()}
     return marks
 
 

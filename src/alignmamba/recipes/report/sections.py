@@ -8,7 +8,7 @@ from typing import Any, Final
 import numpy as np
 
 from alignmamba.evaluation.calibration import class_scores, reliability
-from alignmamba.evaluation.metrics import HIGHER_IS_BETTER
+from alignmamba.evaluation.metrics import metric_of
 from alignmamba.evaluation.tables import Entry, ResultTable
 from alignmamba.recipes.experiments.catalogue import EXPERIMENTS
 from alignmamba.recipes.report.drawings import (
@@ -94,7 +94,7 @@ def _changed(metric: str, complete: float, without: float) -> tuple[str, str, st
         return fixed(without, shown), "", ""
     if not words.strip("−0.,"):
         return fixed(without, shown), "0", ""
-    worse = change < 0 if HIGHER_IS_BETTER[metric] else change > 0
+    worse = change < 0 if metric_of(metric).higher_is_better else change > 0
     return fixed(without, shown), f"+{words}" if change > 0 else words, "loss" if worse else ""
 
 

@@ -10,7 +10,7 @@ from pydantic import Field, field_validator, model_validator
 from alignmamba.contracts import Config, Corpus
 from alignmamba.data.cross_validation import validation_folds, validation_units
 from alignmamba.errors import ConfigError
-from alignmamba.evaluation.metrics import HIGHER_IS_BETTER
+from alignmamba.evaluation.metrics import all_metric_names, metric_of
 from alignmamba.extras import require
 from alignmamba.methods import METHODS, REFERENCES
 from alignmamba.methods.search_space import SHARED_SPACE, SearchSpace
@@ -83,7 +83,7 @@ class TuningPlan:
     @property
     def higher_is_better(self) -> bool:
         """True if a larger score is the better one."""
-        return HIGHER_IS_BETTER[self.record.metric]
+        return metric_of(self.record.metric).higher_is_better
 
 
 def plan_tuning(
@@ -100,7 +100,8 @@ def plan_tuning(
     repeats, folds = trainings_of(base, directory.as_begun(asked.repeats, asked.folds))
     corpus, base = repeats[0].corpus, repeats[0].config
     refuse_unlabelled(corpus, ("train", "valid"))
-    metric = selection(base.fit.select, corpus.task, HIGHER_IS_BETTER)
+    known = {name: metric_of(name).higher_is_better for name in all_metric_names(corpus.task)}
+    metric = selection(base.fit.select, corpus.task, known)
     compared = MethodsOptions(models=asked.methods)
     methods = [name for name in compared_methods(compared, base, corpus) if name not in REFERENCES]
     given = base.model_dump(mode="json", exclude_unset=True, exclude={"data", "engine"})

@@ -8,7 +8,7 @@ from typing import Any
 import optuna
 from optuna.trial import TrialState
 
-from alignmamba.evaluation.metrics import HIGHER_IS_BETTER
+from alignmamba.evaluation.metrics import metric_of
 from alignmamba.recipes.tuning.studies import SECONDS, best_of, counted, ended, studies_of
 from alignmamba.recipes.tuning.tuning_directory import TuningDirectory
 
@@ -39,7 +39,7 @@ class MethodOutcome:
 def outcomes(directory: TuningDirectory, *, importance: bool = False) -> list[MethodOutcome]:
     """Outcome of each method, in the order in which they were asked for."""
     record = directory.record()
-    studies = studies_of(directory, record, maximise=HIGHER_IS_BETTER[record.metric])
+    studies = studies_of(directory, record, maximise=metric_of(record.metric).higher_is_better)
     return [_outcome(name, study, importance=importance) for name, study in studies.items()]
 
 

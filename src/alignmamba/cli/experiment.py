@@ -131,7 +131,8 @@ class Experiment(SettingVerb):
         from alignmamba.evaluation.metrics import column_names
 
         task = plan.corpus.task
-        known = list(dict.fromkeys(name for each in (task, *task.further) for name in column_names(each)))
+        further = (name for target in task.further for name in column_names(target))
+        known = list(dict.fromkeys([*column_names(task), *further]))
         if unknown := [name for name in self.metrics if name not in known]:
             raise ConfigError(f"metrics: found {unknown[0]!r}, expected some of {', '.join(known)}")
 

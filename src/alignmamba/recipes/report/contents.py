@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 from alignmamba.checksums import read_listed
-from alignmamba.contracts import Predictions, Task
+from alignmamba.contracts import Predictions, Role, Task
 from alignmamba.errors import CheckpointError, DataError
 from alignmamba.evaluation.metrics import RANGES, metric_names, part_named
 from alignmamba.evaluation.seed_variance import scores_of
@@ -209,7 +209,7 @@ def _by_split(
     target: str,
     names: Sequence[str],
     summary: RunSummary,
-    said: Mapping[str, Predictions | None],
+    said: Mapping[Role, Predictions | None],
     task: Task | None,
 ) -> ResultTable:
     """Scores of the task, or of a further target by its name: one row per split."""

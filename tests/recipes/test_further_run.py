@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,9 @@ from alignmamba.cli.main import main
 from alignmamba.errors import ConfigError
 from alignmamba.evaluation.tables import ResultTable
 from alignmamba.recipes.configuration import read_config
+from alignmamba.recipes.preparation import seen_by
+from alignmamba.recipes.report.contents import gather
+from alignmamba.recipes.report.run_comparison import gather_runs
 from alignmamba.recipes.training_run import plan
 
 TARGETS = {
@@ -90,6 +94,37 @@ def test_the_run_scores_and_predicts_as_in_training(run: Path, corpus: Path, tmp
             assert float(now["label_T.prediction"]) == pytest.approx(float(then["label_T.prediction"]))
 
 
+def test_the_page_of_a_run_has_a_table_of_each_target_and_of_each_label(run: Path, tmp_path: Path) -> None:
+    tables = {table.name: table for table in gather(run).tables}
+    assert set(tables) == {
+        *("metrics", "metrics-label_T", "metrics-mood", "metrics-emotions"),
+        *("labels-test", "labels-valid"),
+    }
+    scores = json.loads((run / "metrics.json").read_text())["metrics"]["test"]
+    mood = tables["metrics-mood"]
+    entry = mood.entries[mood.rows.index("test")][mood.columns.index("mood.accuracy")]
+    assert entry is not None
+    assert entry.mean == scores["mood.accuracy"]
+    assert entry.low is not None
+    assert entry.low < scores["mood.accuracy"] <= entry.high
+    labels = tables["labels-test"]
+    assert labels.rows == ("happy", "sad")
+    found = labels.entries[1][labels.columns.index("emotions.accuracy")]
+    assert found is not None
+    assert found.mean == scores["emotions.accuracy(sad)"]
+    assert all("." not in name for name in tables["metrics"].columns)
+    assert main(["report", str(run), "--out", str(tmp_path / "page.html")]) == 0
+    assert "Scores of mood" in (tmp_path / "page.html").read_text(encoding="utf-8")
+
+
+def test_two_runs_are_marked_by_scores_of_every_target(run: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    shutil.copytree(run, other)
+    (test,) = (table for table in gather_runs([run, other]).tables if table.name == "test")
+    assert {row[test.columns.index("mood.accuracy")].mark for row in test.entries} <= {"best", "level"}
+    assert "emotions.accuracy(sad)" not in test.columns
+
+
 def test_the_best_epoch_may_be_that_of_a_further_target(corpus: Path, tmp_path: Path) -> None:
     result = train(config(corpus, **{"fit.select": "mood.accuracy"}), out=tmp_path / "run", progress=None)
     assert json.loads((result.directory / "metrics.json").read_text())["selected_by"] == "mood.accuracy"
@@ -100,6 +135,18 @@ def test_the_best_epoch_may_be_that_of_a_further_target(corpus: Path, tmp_path: 
 def test_a_modality_that_is_left_out_takes_its_targets_with_it(corpus: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"targets.label_T.modality: found 'text', expected one of audio"):
         plan(config(corpus, modalities=["audio"]), out=tmp_path / "run")
+
+
+def test_a_corpus_is_seen_with_the_targets_that_a_run_can_have(corpus: Path, tmp_path: Path) -> None:
+    ready = plan(config(corpus), out=tmp_path / "run")
+    cases: list[tuple[dict[str, Any], list[str]]] = [
+        ({}, ["label_T", "mood", "emotions"]),
+        ({"modalities": ("audio",)}, ["mood", "emotions"]),
+        ({"model": "best-constant"}, []),
+    ]
+    for changes, expected in cases:
+        seen = seen_by(ready.config.model_copy(update=changes), ready.corpus)
+        assert [target.name for target in seen.task.further] == expected
 
 
 def test_a_run_without_further_targets_has_the_digest_that_it_had(corpus: Path, tmp_path: Path) -> None:

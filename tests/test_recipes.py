@@ -466,7 +466,7 @@ def test_a_run_that_withholds_nothing_has_the_digest_of_earlier_versions(
 ) -> None:
     config = resolve(small(place, preset="0.1"), corpus)
     settings = {**config.model_dump(mode="json"), "corpus": corpus.checksum, "preset": "default"}
-    later = ("missing", "modalities", "targets", "start", "split_valid", "folds", "subset")
+    later = ("missing", "modalities", "leading", "targets", "start", "split_valid", "folds", "subset")
     for key in ("seed", "data", "engine", *later):
         del settings[key]
     del settings["fit"]["loggers"]

@@ -434,7 +434,6 @@ REFUSED: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
         lambda given: given["targets"].__setitem__(1, 1.0),
         "sample 'train-b': target 1.0, expected a class index",
     ),
-    "no target": (lambda given: given["targets"].__setitem__(1, None), "sample 'train-b': target None"),
     "duplicate id": (
         lambda given: given["ids"].__setitem__(3, "train-a"),
         "split 'train': id 'train-a' appears more than once",

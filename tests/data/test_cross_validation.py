@@ -122,6 +122,14 @@ def test_the_deal_depends_on_its_seed_alone() -> None:
     assert (facts[0]["by"], facts[0]["train"], facts[0]["test"]) == ("class", 10, 10)
 
 
+def test_samples_without_a_target_are_dealt_evenly() -> None:
+    targets = [float(row) if row % 2 else None for row in range(12)]
+    whole = corpus(NUMBER, targets)
+    for fold in range(3):
+        made = fold_of(whole, FoldsConfig(number=3, test=fold)).corpus
+        assert sum(sample.target is None for sample in made.split("test")) == 2
+
+
 def test_what_cannot_be_dealt_is_refused() -> None:
     with pytest.raises(ConfigError, match="found 2, expected 3 or more"):
         FoldsConfig(number=2)
@@ -129,8 +137,6 @@ def test_what_cannot_be_dealt_is_refused() -> None:
         FoldsConfig(number=3, test=3)
     with pytest.raises(ConfigError, match="folds: found 4 samples, expected 5"):
         fold_of(corpus(NUMBER, [1.0, 2.0, 3.0, 4.0]), FoldsConfig(number=5))
-    with pytest.raises(DataError, match="corpus 'c': sample 's001': no target"):
-        fold_of(corpus(NUMBER, [1.0, None, 3.0]), FoldsConfig(number=3))
     whole = corpus(NUMBER, [1.0, 2.0, 3.0])
     twice = replace(whole, splits={**whole.splits, "valid": whole.split("train")})
     with pytest.raises(DataError, match="sample 's000' is in 2 splits, expected one"):

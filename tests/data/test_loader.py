@@ -1,3 +1,4 @@
+import math
 import multiprocessing
 import multiprocessing.process
 import os
@@ -226,10 +227,21 @@ def test_targets_are_float_for_regression_and_absent_where_unknown() -> None:
     assert collate(list(memory_split([(1, 1)], targets=False)), BOTH, SCORE).targets is None
 
 
-def test_a_batch_with_some_targets_is_refused() -> None:
+def test_a_batch_may_have_targets_of_some_samples() -> None:
     known, unknown = memory_split([(1, 1)])[0], memory_split([(1, 1)], role="test", targets=False)[0]
-    with pytest.raises(DataError, match="'test-0': found no target"):
-        collate([known, unknown], BOTH, CLASSES)
+    classes = collate([known, unknown], BOTH, CLASSES).targets
+    assert classes is not None
+    assert classes.tolist() == [0, -1]
+    numbers = collate([known, unknown], BOTH, SCORE).targets
+    assert numbers is not None
+    assert numbers.isnan().tolist() == [False, True]
+    several = Task(kind="multilabel", classes=("a", "b"))
+    rows = collate([replace(known, target=(1.0, math.nan)), unknown], BOTH, several).targets
+    assert rows is not None
+    assert rows.isnan().tolist() == [[False, True], [True, True]]
+    whole = MemorySplit(role="train", samples=(known, unknown), modalities=BOTH)
+    source = Loader(whole, BOTH, config=LoaderConfig(batch_size=1), task=CLASSES, shuffle=False, seed=0)
+    assert [batch.targets.tolist() for batch in source if batch.targets is not None] == [[0], [-1]]
 
 
 def test_a_sample_of_another_width_is_named() -> None:

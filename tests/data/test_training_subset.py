@@ -10,7 +10,7 @@ import pytest
 from alignmamba.contracts import Corpus, ModalitySpec, Role, Sample, Split, Task
 from alignmamba.data.memory_splits import MemorySplit
 from alignmamba.data.training_subset import SubsetConfig, subset_of
-from alignmamba.errors import ConfigError, DataError
+from alignmamba.errors import ConfigError
 
 SPECS = (ModalitySpec(name="text", dim=1), ModalitySpec(name="audio", dim=1))
 CLASSES = Task(kind="classification", classes=("a", "b", "c"))
@@ -117,13 +117,17 @@ def test_a_class_that_is_not_drawn_is_named() -> None:
     assert said.startswith("no sample of the subset of train is of class ")
 
 
+def test_samples_without_a_class_keep_their_share() -> None:
+    targets = [None if row % 2 else row % 4 // 2 for row in range(32)]
+    drawn = subset_of(corpus(CLASSES, targets), SubsetConfig(size=16)).corpus.split("train")
+    assert sum(sample.target is None for sample in drawn) == 8
+
+
 def test_what_cannot_be_drawn_is_refused() -> None:
     whole = corpus(CLASSES, UNEVEN, audio=range(1))
     with pytest.raises(ConfigError, match=r"subset\.size: found 97, but train has 96 samples"):
         subset_of(whole, SubsetConfig(size=97))
     with pytest.raises(ConfigError, match="leaves no sample with 'audio' in train, which has 1 of 96"):
         subset_of(whole, SubsetConfig(size=3, seed=1))
-    with pytest.raises(DataError, match="split 'train', sample 'train-000': no target"):
-        subset_of(corpus(CLASSES, [None, 1]), SubsetConfig(size=1))
     with pytest.raises(ConfigError, match="size: found 0 with other settings of a subset"):
         SubsetConfig(cut_valid=True)

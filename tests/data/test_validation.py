@@ -1,5 +1,6 @@
 """A valid split that is drawn from train."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 from alignmamba.contracts import Corpus, ModalitySpec, Sample, Task
 from alignmamba.data.memory_splits import MemorySplit
 from alignmamba.data.validation import TrainSamples
-from alignmamba.errors import ConfigError, DataError
+from alignmamba.errors import ConfigError
 
 SOUND = ModalitySpec(name="sound", dim=1)
 SIGHT = ModalitySpec(name="sight", dim=1)
@@ -148,11 +149,18 @@ def test_shares_that_leave_a_side_without_something(case: str) -> None:
         TrainSamples.of(whole).split(share, seed=0)
 
 
-def test_samples_without_targets() -> None:
-    with pytest.raises(
-        DataError, match="split 'train', sample 's1': no target, expected one for every sample"
-    ):
-        TrainSamples.of(corpus([0.0, None]))
+def test_samples_without_targets_keep_their_share() -> None:
+    share = TrainSamples.of(corpus([0, 1, None, None] * 8, num_classes=2)).split(0.25, seed=3)
+    targets = [sample.target for sample in share.corpus.split("valid")]
+    assert [targets.count(each) for each in (0, 1, None)] == [2, 2, 4]
+
+
+def test_sets_of_labels_keep_their_share() -> None:
+    whole = corpus([(1.0, 0.0), (0.0, 0.0), (1.0, 1.0), (0.0, 0.0)] * 8, num_classes=2)
+    whole = replace(whole, task=Task(kind="multilabel", classes=("a", "b")))
+    share = TrainSamples.of(whole).split(0.25, seed=3)
+    targets = [sample.target for sample in share.corpus.split("valid")]
+    assert [targets.count(each) for each in ((1.0, 0.0), (0.0, 0.0), (1.0, 1.0))] == [2, 4, 2]
 
 
 def test_a_class_in_one_group_stays_in_train() -> None:

@@ -113,16 +113,6 @@ FIELDS: dict[str, tuple[dict[str, Any], str]] = {
         {"times": {"m": [np.array([0, 1], dtype="M8[s]")]}},
         "times: expected 2 numbers of seconds, found dtype datetime64",
     ),
-    "numpy target": (
-        {"targets": np.ma.array([7.0], mask=[True])},
-        "a masked or null target, expected a number",
-    ),
-    "torch target": (
-        {"targets": [masked_tensor(torch.tensor(7.0), torch.tensor(False))]},
-        "a masked or null target",
-    ),
-    "Arrow target": ({"targets": pa.array([None], type=pa.float64())}, "a masked or null target"),
-    "no target": ({"targets": [None]}, "target None, expected a number"),
     "complex": ({"features": {"m": [np.ones((2, 1)) * 1j]}}, "expected real numbers, found dtype complex128"),
     "sparse": (
         {"features": {"m": [torch.eye(2).to_sparse()]}},
@@ -148,6 +138,22 @@ def test_what_is_hidden_is_refused_where_there_is_no_repair(tmp_path: Path, case
     with pytest.raises(DataError) as raised:
         write_corpus(tmp_path / "corpus", {"train": split}, task={"kind": "regression"}, nonfinite="keep")
     assert said in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    "targets",
+    [
+        np.ma.array([7.0, 1.0], mask=[True, False]),
+        [masked_tensor(torch.tensor(7.0), torch.tensor(False)), 1.0],
+        pa.array([None, 1.0], type=pa.float64()),
+        [None, 1.0],
+    ],
+    ids=["numpy", "torch", "Arrow", "none"],
+)
+def test_a_target_that_is_hidden_is_unknown(tmp_path: Path, targets: Any) -> None:
+    split = {"features": {"m": [np.ones((2, 1))] * 2}, "targets": targets}
+    corpus = write_corpus(tmp_path / "corpus", {"train": split}, task={"kind": "regression"})
+    assert [sample.target for sample in corpus.split("train")] == [None, 1.0]
 
 
 def test_labels_that_are_hidden_are_unknown(tmp_path: Path) -> None:

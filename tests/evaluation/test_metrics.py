@@ -278,7 +278,7 @@ def test_scores_are_plain_floats(task: Task) -> None:
         (THREE, predictions([[0.5, 0.5]], [1]), r"expected shape \(1, 3\), found \(1, 2\)"),
         (THREE, predictions([[0.5, np.nan, 0.5]], [1]), "not finite"),
         (THREE, classified([0, 1], [0, 3]), r"sample 's1' has class 3, expected an integer in \[0, 3\)"),
-        (THREE, classified([0, 1], [-1, 0]), "sample 's0' has class -1"),
+        (THREE, classified([0, 1], [-2, 0]), "sample 's0' has class -2"),
     ],
 )
 def test_wrong_input_is_refused(task: Task, given_: Predictions, message: str) -> None:

@@ -19,7 +19,7 @@ class Truth:
     """One clip."""
 
     id: str
-    target: float
+    target: float | None
     features: dict[str, np.ndarray]
     """Modality to (time, width), or (time,) for ids; an absent one is missing."""
     tokens: dict[str, tuple[str, ...]] = field(default_factory=dict)

@@ -220,7 +220,7 @@ WRONG = {
     "no name": ({"head": '[task]\nkind = "regression"\n'}, "name: expected, found nothing"),
     "kind": (
         {"head": 'name = "a"\n[task]\nkind = "ranking"\n'},
-        "task.kind: Input should be 'regression' or 'classification', found 'ranking'",
+        "task.kind: Input should be 'regression', 'classification', 'ordinal' or 'multilabel', found",
     ),
     "classes": (
         {"head": 'name = "a"\n[task]\nkind = "classification"\n'},

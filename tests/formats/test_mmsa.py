@@ -498,9 +498,11 @@ def test_clips_without_content_or_label_and_repeated_ids(file: Path) -> None:
     truths["train"][4].id = f"{split['id'][4]}#2"
     truths["test"][0].id = f"{split['id'][4]}#3"
     truths["test"][0].group = truths["train"][4].group
-    truths["train"] = truths["train"][2:]
+    truths["train"][0].target = None  # its class is known
+    del truths["train"][1]
     done = converted(file, content)
     assert_holds(done.corpus, truths)
+    assert ("not a number label", "train", "clip kept for its other labels", 1) in done.faults
     assert {(kind, where): count for kind, where, _, count in done.faults} == {
         ("duplicate id", "train"): 1,
         ("duplicate id", "test"): 1,
@@ -509,7 +511,7 @@ def test_clips_without_content_or_label_and_repeated_ids(file: Path) -> None:
         ("zero length", "audio"): 1,
         ("zero length", "vision"): 1,
         ("sample without anything", "train"): 1,
-        SILENCE[:2]: SILENCE[3] - 2,
+        SILENCE[:2]: SILENCE[3] - 1,
     }
 
 
@@ -540,7 +542,8 @@ def test_forms_of_labels(file: Path, form: str) -> None:
         }[form]
     if form == "None":
         content["train"]["regression_labels"][:2] = [None, float("nan")]
-        del truths["train"][:2]
+        for clip in truths["train"][:2]:
+            clip.target = None
     done = converted(file, content)
     assert_holds(done.corpus, truths)
     assert [count for kind, *_, count in done.faults if kind == "not a number label"] == [2] * (

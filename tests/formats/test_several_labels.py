@@ -10,6 +10,7 @@ import layouts_pickled
 import numpy as np
 import pytest
 
+from alignmamba import load_corpus
 from alignmamba.cli.main import main
 
 
@@ -80,3 +81,87 @@ def test_one_command_leads_from_the_file_to_the_table(
     with (run / "predictions_test.csv").open() as table:
         rows = list(csv.DictReader(table))
     assert all(np.isfinite(float(row[column])) for row in rows)
+
+
+def trained(file: Path, run: Path, *labels: str) -> dict[str, float]:
+    """Scores of test of a run by one command."""
+    small = ["options.d_model=8", "options.depth=1", "fit.epochs=1"]
+    command = ["train", "--data", str(file), "--label", *labels, "--set", *small, "--out", str(run)]
+    assert main(command) == 0
+    found: dict[str, float] = json.loads((run / "metrics.json").read_text())["metrics"]["test"]
+    return found
+
+
+LEADING = {
+    "sims": (
+        sims,
+        ["regression_labels", "regression_labels_T", "regression_labels_A"],
+        {"mae", "regression_labels_T.mae", "regression_labels_A.corr"},
+        "regression_labels_T.prediction",
+    ),
+    "iemocap": (iemocap, ["happy", "sad", "neutral"], {"accuracy_weighted", "auroc"}, "p(neutral)"),
+    "mosei": (mosei, ["happy", "sad", "anger", "fear"], {"accuracy_weighted", "f1_labels"}, "p(fear)"),
+}
+
+
+@pytest.mark.parametrize("name", LEADING)
+def test_labels_lead_by_one_command(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make, labels, scores, column = LEADING[name]
+    monkeypatch.setenv("ALIGNMAMBA_CACHE", str(tmp_path / "cache"))
+    file, run = tmp_path / f"{name}.pkl", tmp_path / "run"
+    file.write_bytes(pickle.dumps(make()))
+    assert scores <= set(trained(file, run, *labels))
+    with (run / "predictions_test.csv").open() as table:
+        assert all(np.isfinite(float(row[column])) for row in csv.DictReader(table))
+    # The run reads the same labels of a file that is given to it.
+    assert main(["evaluate", str(run), "--data", str(file), "--json"]) == 0
+
+
+def test_a_corpus_is_led_by_its_labels_as_a_file_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("ALIGNMAMBA_CACHE", str(tmp_path / "cache"))
+    file, corpus, chosen = tmp_path / "mosei.pkl", tmp_path / "corpus", tmp_path / "chosen"
+    file.write_bytes(pickle.dumps(mosei()))
+    assert main(["convert", "auto", str(file), str(corpus), "--label", "sentiment"]) == 0
+    assert main(["convert", "auto", str(file), str(chosen), "--label", "happy", "sad"]) == 0
+    capsys.readouterr()
+    of_corpus, of_file = (
+        trained(data, tmp_path / name, "happy", "sad")
+        for data, name in ((corpus, "of-corpus"), (file, "of-file"))
+    )
+    assert of_corpus == pytest.approx(of_file, nan_ok=True)
+    # led by others, a run is another
+    configs = {
+        (tmp_path / name / "run.json").read_text().split('"digest"')[1][:40]
+        for name in ("of-corpus", "of-file")
+    }
+    assert len(configs) == 2
+    assert load_corpus(chosen).task.classes == ("happy", "sad")
+    assert set(load_corpus(chosen).split("train")[0].labels) == {
+        *("sentiment", "anger", "surprise", "disgust", "fear")
+    }
+
+
+@pytest.mark.parametrize(
+    ("labels", "said"),
+    [
+        (["happy", "joy"], "label 'joy': expected some of"),
+        (["joy"], "label 'joy': expected one of"),
+    ],
+)
+def test_labels_that_a_file_lacks_are_refused_in_one_line(
+    labels: list[str],
+    said: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("ALIGNMAMBA_CACHE", str(tmp_path / "cache"))
+    file = tmp_path / "mosei.pkl"
+    file.write_bytes(pickle.dumps(mosei()))
+    assert main(["train", "--data", str(file), "--label", *labels, "--out", str(tmp_path / "run")]) == 2
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert said in error
+    assert str(file) in error
+    assert not (tmp_path / "run").exists()

@@ -8,7 +8,8 @@ import torch
 from alignmamba.contracts import Batch, ModalitySpec, Output, Task
 from alignmamba.errors import ShapeError
 from alignmamba.methods import FAMILIES
-from alignmamba.models.network import Head, Network, NetworkConfig
+from alignmamba.models.heads import Head
+from alignmamba.models.network import Network, NetworkConfig
 from alignmamba.training.objective import Parcel, Supervised
 
 SPECS = (ModalitySpec(name="audio", dim=3),)

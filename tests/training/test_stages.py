@@ -15,7 +15,7 @@ from toy import DIRECTIONS, REGRESSION, ToyModel, ToySource, toy_score
 
 from alignmamba.contracts import Batch, Output
 from alignmamba.errors import ConfigError, TrainingError
-from alignmamba.training.batches import BatchSource, targets_by_id
+from alignmamba.training.batches import BatchSource, known_targets
 from alignmamba.training.fit_config import FitConfig, FitResult
 from alignmamba.training.interrupts import Interrupted
 from alignmamba.training.loop import fit
@@ -36,7 +36,7 @@ class LabelMemory(Objective):
         self.pending: list[tuple[list[int], Tensor]] = []
 
     def prepare(self, train: BatchSource) -> None:
-        targets = targets_by_id(train)
+        targets = known_targets(train, self.task)
         torch.rand(3)  # draws here change nothing
         self.row = {identity: number for number, identity in enumerate(targets)}
         self.register_buffer("labels", torch.tensor(list(targets.values())))

@@ -13,6 +13,7 @@ from alignmamba.cli.terminal_tables import (
     missing_line,
     patterns_table,
     reference_table,
+    thresholds_line,
 )
 from alignmamba.cli.verb import PROTOCOLS, console, say
 
@@ -91,6 +92,8 @@ class Evaluate(ApplyingVerb):
                 screen.print(labels)
         for note in undefined_notes(report["split"], report["metrics"]):
             say(f"note: {note}")
+        if "thresholds" in report:
+            screen.print(thresholds_line(report["thresholds"]), soft_wrap=True)
         if missing is not None:
             facts = report["missing"]
             screen.print(missing_line(facts, {report["split"]: facts["effective_rate"]}))

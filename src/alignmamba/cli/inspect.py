@@ -158,7 +158,8 @@ def _show_training(screen: "Console", training: "Training") -> None:
 
 
 def _task(task: "Task") -> str:
-    return task.kind if not task.classes else f"{task.kind}, {len(task.classes)} classes"
+    what = "labels" if task.kind == "multilabel" else "classes"
+    return task.kind if not task.classes else f"{task.kind}, {len(task.classes)} {what}"
 
 
 def _show_splits(screen: "Console", splits: Sequence["SplitSummary"], task: "Task") -> None:

@@ -65,6 +65,12 @@ def missing_line(facts: Mapping[str, Any], effective_rates: Mapping[str, float])
     )
 
 
+def thresholds_line(thresholds: Mapping[str, float]) -> str:
+    """Line about the probabilities from which labels are called."""
+    said = ", ".join(f"{name} {value:.3f}" for name, value in thresholds.items())
+    return f"labels are called, for accuracies and F1, from these probabilities on: {said}"
+
+
 def patterns_table(patterns: Sequence[Mapping[str, Any]]) -> "Table":
     """One row per set of modalities that was kept, metrics in columns."""
     metrics = list(patterns[0]["metrics"])

@@ -7,7 +7,13 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from tyro.conf import arg
 
-from alignmamba.cli.terminal_tables import labels_table, metrics_table, missing_line, reference_table
+from alignmamba.cli.terminal_tables import (
+    labels_table,
+    metrics_table,
+    missing_line,
+    reference_table,
+    thresholds_line,
+)
 from alignmamba.cli.verb import PROTOCOLS, SettingVerb, console, option_name, say, write
 from alignmamba.errors import ConfigError
 
@@ -206,7 +212,8 @@ class Train(SettingVerb):
     def _show_result(self, result: "RunResult") -> None:
         if self.json:
             facts = {name: getattr(result, name) for name in _SHOWN}
-            facts |= {name: getattr(result, name) for name in ("notes", "missing") if getattr(result, name)}
+            more = ("notes", "missing", "thresholds")
+            facts |= {name: getattr(result, name) for name in more if getattr(result, name)}
             self.emit({"run": str(result.directory), "seed": result.config.seed, **facts})
             return
 
@@ -216,6 +223,8 @@ class Train(SettingVerb):
         for role, scores in list(columns.items())[-1:]:
             if (labels := labels_table(f"labels, {role}", scores)) is not None:
                 screen.print(labels)
+        if result.thresholds is not None:
+            screen.print(thresholds_line(result.thresholds), soft_wrap=True)
         if result.missing is not None:
             screen.print(missing_line(result.missing, result.missing["effective_rate"]))
         if result.references:

@@ -76,6 +76,10 @@ class RunsVerb(Verb):
         arg(metavar="KEY=VALUE ...", help_behavior_hint="(repeatable)"),
     ] = ()
     """Settings by dotted key, with YAML values: fit.epochs=5 options.d_model=128."""
+    label: Annotated[
+        tuple[str, ...], arg(metavar="NAME [NAME ...]", help_behavior_hint="(default: that of the corpus)")
+    ] = ()
+    """Label to predict; several become one target, or a target and further ones."""
     split_valid: Annotated[
         float | None, arg(metavar="SHARE", help_behavior_hint="(default: the corpus's own valid split)")
     ] = None
@@ -100,6 +104,7 @@ class RunsVerb(Verb):
 
         names = ("data", "preset", "split_valid")
         given: dict[str, Any] = {name: getattr(self, name) for name in names}
+        given["leading.labels"] = list(self.label) or None
         given |= {key.replace("__", "."): value for key, value in others.items()}
         overrides = {key: value for key, value in given.items() if value is not None}
         return read_config(self.config, assignments=self.assignments, overrides=overrides)

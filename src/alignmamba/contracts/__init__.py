@@ -8,7 +8,18 @@ from typing import TYPE_CHECKING
 
 from alignmamba.contracts.configs import Config, configurations, dotted_keys
 from alignmamba.contracts.corpora import Corpus, FurtherPredictions, Predictions, Sample, Split
-from alignmamba.contracts.tasks import MOST_CLASSES, MOST_IDS, ROLES, ModalitySpec, Name, Role, Target, Task
+from alignmamba.contracts.tasks import (
+    MOST_CLASSES,
+    MOST_IDS,
+    NO_CLASS,
+    ROLES,
+    ModalitySpec,
+    Name,
+    Role,
+    Target,
+    TargetKind,
+    Task,
+)
 
 if TYPE_CHECKING:
     from alignmamba.contracts.batch import Batch, Sequences, labelled
@@ -24,6 +35,7 @@ if TYPE_CHECKING:
 __all__ = [
     "MOST_CLASSES",
     "MOST_IDS",
+    "NO_CLASS",
     "ROLES",
     "Batch",
     "Config",
@@ -42,6 +54,7 @@ __all__ = [
     "Split",
     "Standardisation",
     "Target",
+    "TargetKind",
     "TargetScale",
     "Task",
     "configurations",

@@ -105,12 +105,11 @@ class Batch:
     """Identity of each sample, unique within a corpus; none in a program that is exported, where the number
     of samples is free."""
     targets: Tensor | None = None
-    """(batch,) float for regression, float64 as a loader makes them; int64 class indices for classification;
-    ``None`` where unknown."""
+    """(batch,) float of a regression, float64 as a loader makes them, NaN where a sample has none; (batch,)
+    int64 of a classification or an ordinal, -1 where it has none; (batch, classes) float64 of a multilabel, 1
+    where a class is there, 0 where it is not, NaN where that is unknown; ``None`` where all are unknown."""
     further: Mapping[str, Tensor] = field(default_factory=dict)
-    """Further targets by name: (batch,) float64 of a regression, NaN where a sample has none; (batch,) int64
-    of a classification or an ordinal, -1 where it has none; (batch, classes) float64 of a multilabel, 1 where
-    a class is there, 0 where it is not, NaN where that is unknown."""
+    """Further targets by name, of the same forms."""
     weights: Tensor | None = None
     """(batch,) weight of each sample in the loss of training, 0 or more; ``None``: all count alike."""
     groups: tuple[str, ...] | None = None
@@ -144,8 +143,10 @@ class Batch:
             raise ShapeError(
                 f"batch has {len(self.ids)} ids, but these modalities hold another number of samples: {wrong}"
             )
-        if self.targets is not None and self.targets.shape != (len(self.ids),):
-            raise ShapeError(f"targets: expected shape ({len(self.ids)},), found {tuple(self.targets.shape)}")
+        size = len(self.ids)
+        if self.targets is not None and (self.targets.ndim > 2 or self.targets.shape[:1] != (size,)):
+            expected = f"({size},)" if self.targets.ndim < 2 else f"({size},), or ({size}, classes)"
+            raise ShapeError(f"targets: expected shape {expected}, found {tuple(self.targets.shape)}")
         for name, values in self.further.items():
             if len(values) != len(self.ids):
                 raise ShapeError(
@@ -176,7 +177,8 @@ class Batch:
                 samples, (batch, time, width), or (batch, time) integers for token ids. Tensors keep their
                 device, their precision and their gradients; other numbers become float32, and float64 in
                 targets and times.
-            targets: (batch,) numbers for regression, class indices for classification.
+            targets: (batch,) numbers for regression, class indices for classification; (batch, classes) for
+                a multilabel, 1 where a class is there, 0 where it is not, NaN where that is unknown.
             lengths: For padded arrays, name to the number of valid tokens of each sample, which come first.
                 An array without lengths counts as valid throughout.
             times: Name to seconds on a clock of all modalities, given as the modality is: a list of (time,),

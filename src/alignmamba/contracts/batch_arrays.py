@@ -117,7 +117,7 @@ def padded_times(name: str, times: Any, mask: Tensor) -> Tensor:
 
 
 def targets_of(given: Any) -> Tensor:
-    """(batch,) int64 of integers, float64 of other numbers."""
+    """(batch,) int64 of integers, float64 of other numbers; (batch, classes) float64 of several labels."""
     if isinstance(given, Sequence) and any(isinstance(each, str) for each in given):
         raise DataError("targets: found text, expected numbers; a classification takes class indices")
     plain = (
@@ -128,6 +128,11 @@ def targets_of(given: Any) -> Tensor:
     targets = tensor_of(plain, "targets")
     if targets.ndim == 0:
         raise DataError(f"targets: expected a list of numbers, found {type(given).__name__}")
+    if targets.ndim == 2:
+        wrong = targets[(targets != 0) & (targets != 1) & ~targets.isnan()]
+        if len(wrong):
+            raise DataError(f"targets: found {wrong[0].item()}, expected 1, 0 or NaN for each class")
+        return targets if targets.is_floating_point() else targets.double()
     if targets.is_floating_point() and not bool(targets.isfinite().all()):
         raise DataError(f"targets: found {targets[~targets.isfinite()][0].item()}, expected finite numbers")
     return targets if targets.is_floating_point() else targets.long()

@@ -17,7 +17,9 @@ class Sample:
     id: str
     features: Mapping[str, np.ndarray]
     """Modality name to (time, width); a missing modality is absent from the mapping."""
-    target: float | int | None = None
+    target: float | int | tuple[float, ...] | None = None
+    """A number, a place among the classes, or of a multilabel 1, 0 or NaN for each class; ``None`` where it
+    is unknown."""
     times: Mapping[str, np.ndarray] = field(default_factory=dict)
     tokens: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     text: str | None = None
@@ -100,8 +102,13 @@ class Predictions:
 
     ids: tuple[str, ...]
     prediction: np.ndarray
-    """(samples,) values for regression, (samples, classes) probabilities for classification."""
+    """(samples,) values for regression, else (samples, classes) probabilities."""
     targets: np.ndarray | None = None
+    """(samples,) or, of a multilabel, (samples, classes), as `Batch.targets`; ``None`` where all are
+    unknown."""
+    called: np.ndarray | None = None
+    """(samples, classes) bool of a multilabel, true for the classes that are called; ``None``: those from
+    one half on."""
     further: Mapping[str, "FurtherPredictions"] = field(default_factory=dict)
     """Predictions of the further targets of the task, by name."""
     losses: Mapping[str, float] = field(default_factory=dict)
@@ -121,3 +128,5 @@ class FurtherPredictions:
     modality that the target belongs to."""
     targets: np.ndarray
     """(samples,) or, of a multilabel, (samples, classes), as in `Batch.further`."""
+    called: np.ndarray | None = None
+    """Classes that are called, as in `Predictions`."""

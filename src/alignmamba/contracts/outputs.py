@@ -111,6 +111,13 @@ class ScalesTargets(ABC):
         """Scales of further targets that are regressions, by name; none unless a model has such targets."""
         return {}
 
+    @property
+    def thresholds(self) -> Mapping[str, np.ndarray]:
+        """Probabilities from which classes are called, (classes,), of targets of several labels by name, of
+        the task's own by ""; those that are not named are called from one half on.
+        """
+        return {}
+
 
 class FollowsTraining(ABC):
     """A model that changes with the progress of training, beside what it learns: a prior that fades away.

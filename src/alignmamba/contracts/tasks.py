@@ -1,6 +1,7 @@
 """Task to predict, and its modalities."""
 
 import math
+from collections.abc import Sequence
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
@@ -16,6 +17,9 @@ MOST_IDS = 1 << 31
 
 MOST_CLASSES = 100_000
 """A task may have as many."""
+
+NO_CLASS = "none"
+"""Word for a sample in which no class is there."""
 
 Name = Annotated[
     str,
@@ -41,13 +45,18 @@ class ModalitySpec(Config):
         return self.dim if self.kind == "features" else 1
 
 
+TargetKind = Literal["regression", "classification", "ordinal", "multilabel"]
+
+
 class _Target(Config):
     """Fields that describe the values of a target, and what must hold for them."""
 
-    kind: str
-    """Kind of the values; those that there are stand in the classes below."""
+    kind: TargetKind
+    """``regression``: one real number; ``classification``: one of ``classes``; ``ordinal``: one of
+    ``classes``, which stand in order; ``multilabel``: any of ``classes``."""
     classes: Annotated[tuple[str, ...], Field(max_length=MOST_CLASSES)] = ()
-    """Class names; a target is an index into them. Empty for regression."""
+    """Class names; a target is an index into them, of a multilabel one number for each: 1 where it is there,
+    0 where it is not. Empty for regression."""
     label_range: tuple[float, float] | None = None
     """Smallest and largest admissible label of a regression task; ``None`` where any number is."""
     sentiment: bool | None = None
@@ -85,11 +94,45 @@ class _Target(Config):
         return self
 
     @property
+    def has_one_class(self) -> bool:
+        """True if its values are indices into ``classes``, -1 where unknown; of others NaN is unknown."""
+        return self.kind in ("classification", "ordinal")
+
+    @property
+    def unknown(self) -> float | int | tuple[float, ...]:
+        """Value in arrays of a sample that lacks the target."""
+        if self.kind == "multilabel":
+            return (math.nan,) * len(self.classes)
+        return -1 if self.has_one_class else math.nan
+
+    def known(self, value: float | int | Sequence[float]) -> float | int | tuple[float, ...] | None:
+        """Value of a sample as `Sample.target` has it, from its value in an array; ``None`` for unknown."""
+        if isinstance(value, Sequence):
+            return None if all(map(math.isnan, value)) else tuple(value)
+        return None if (value == -1 and self.has_one_class) or math.isnan(value) else value
+
+    def words(self, value: float | Sequence[float]) -> float | str:
+        """Value for people: a number, the name of a class, or the names of those that are there."""
+        if self.kind == "multilabel":
+            assert isinstance(value, Sequence)
+            there = [name for name, each in zip(self.classes, value, strict=True) if each > 0]
+            return ", ".join(there) or NO_CLASS
+        assert not isinstance(value, Sequence)
+        return self.classes[int(value)] if self.has_one_class else float(value)
+
+    @property
     def is_sentiment(self) -> bool:
         """Answer to whether signs and sentiment classes are scored and named; only then is there a "wrong
         sign" or an ``acc2``.
         """
         return self.label_range == (-3.0, 3.0) if self.sentiment is None else self.sentiment
+
+    @property
+    def num_scores(self) -> int:
+        """Numbers that a prediction is made of: 1 for regression and for ordered classes, which thresholds
+        divide, the number of classes otherwise.
+        """
+        return 1 if self.kind == "ordinal" else self.num_outputs
 
     @property
     def num_outputs(self) -> int:
@@ -105,9 +148,6 @@ class Target(_Target):
 
     name: Name
     """Name in scores and tables."""
-    kind: Literal["regression", "classification", "multilabel", "ordinal"]
-    """``regression``: one real number; ``classification``: one of ``classes``; ``ordinal``: one of
-    ``classes``, which stand in order; ``multilabel``: any of ``classes``."""
     labels: Annotated[tuple[str, ...], Field(min_length=1)]
     """Labels of a sample that hold it: one, or of a multilabel one for each class, which is there where the
     label is above 0."""
@@ -115,11 +155,6 @@ class Target(_Target):
     """Weight of its loss beside the loss of the task."""
     modality: Name | None = None
     """Modality that it belongs to, from which alone it is predicted; ``None``: the whole sample."""
-
-    @property
-    def has_one_class(self) -> bool:
-        """True if its values are indices into ``classes``, -1 where unknown; of others NaN is unknown."""
-        return self.kind in ("classification", "ordinal")
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -130,10 +165,10 @@ class Target(_Target):
 
 
 class Task(_Target):
-    """Target of a sample, and perhaps further ones, which a sample may lack."""
+    """Target of a sample, and perhaps further ones; a sample may lack any of them."""
 
-    kind: Literal["regression", "classification"]
-    """``regression``: one real number; ``classification``: one of ``classes``."""
+    labels: Annotated[tuple[str, ...], Field(exclude_if=lambda labels: not labels)] = ()
+    """Names of the labels that it was made of; empty where they are unknown."""
     further: Annotated[tuple[Target, ...], Field(exclude_if=lambda further: not further)] = ()
     """Targets that are predicted besides."""
 

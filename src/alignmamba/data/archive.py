@@ -230,7 +230,8 @@ def _write_shards(
                 if len(begun) >= _WRITERS:
                     begun[-_WRITERS].result()
                 path = directory / f"{role}-{len(written):05d}"
-                begun.append(writer.submit(_write_shard, path, samples, checked))
+                labelled = checked.is_labelled(role)
+                begun.append(writer.submit(_write_shard, path, samples, checked, labelled=labelled))
                 written.append(begun[-1])
         return tuple(
             SplitEntry(role=role, shards=tuple(each.result() for each in written))
@@ -252,7 +253,9 @@ def _shards(samples: Iterable[CheckedSample], most: int, most_bytes: int) -> Ite
         yield pending
 
 
-def _write_shard(path: Path, samples: Sequence[CheckedSample], checked: CheckedSplits) -> ShardEntry:
+def _write_shard(
+    path: Path, samples: Sequence[CheckedSample], checked: CheckedSplits, *, labelled: bool
+) -> ShardEntry:
     tensors: dict[str, list[np.ndarray]] = {}
     for name in checked.names:
         parts = [sample.values[name] for sample in samples]
@@ -266,8 +269,10 @@ def _write_shard(path: Path, samples: Sequence[CheckedSample], checked: CheckedS
                 sample.times.get(name, np.full(length, np.nan))
                 for sample, length in zip(samples, lengths, strict=True)
             ]
-    if targets := [sample.target for sample in samples if sample.target is not None]:
-        kind: type = np.float64 if checked.task.kind == "regression" else np.int64
+    if labelled:
+        unknown = checked.task.unknown
+        targets = [unknown if sample.target is None else sample.target for sample in samples]
+        kind: type = np.int64 if checked.task.has_one_class else np.float64
         tensors["targets"] = [np.array(targets, dtype=kind)]
     values = _write_file(path.with_suffix(".safetensors"), _safetensors(tensors))
     strings = _write_file(path.with_suffix(".jsonl"), map(_line, samples))

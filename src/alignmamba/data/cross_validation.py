@@ -11,6 +11,7 @@ from pydantic import Field, model_validator
 
 from alignmamba.checksums import lines_checksum
 from alignmamba.contracts import Config, Corpus, Role, Split
+from alignmamba.data.labelled_splits import numbers, samples_by_class, strata
 from alignmamba.data.randomness import generator
 from alignmamba.data.views import JoinedSplit, SplitPart
 from alignmamba.errors import ConfigError, DataError
@@ -170,31 +171,31 @@ class _Dealt:
     def of(cls, corpus: Corpus, number: int, random: np.random.Generator) -> Self:
         """Deal the samples of all splits; errors are those of `fold_of`."""
         whole = joined(corpus)
-        targets: list[float] = []
+        targets: list[Any] = []
         names: list[str | None] = []
         for sample in whole.split("train"):
-            if sample.target is None:
-                raise DataError(
-                    f"corpus {corpus.name!r}: sample {sample.id!r}: no target, expected one for every sample"
-                )
             targets.append(sample.target)
             names.append(sample.group)
         grouped, units = any(name is not None for name in names), _units(names)
         if units < number:
             what = "groups" if grouped else "samples"
             raise ConfigError(f"folds: found {units} {what}, expected {number} or more, one for each part")
-        classes = corpus.task.classes
+        classes = strata(corpus.task, targets)
         deal = (
             _by_group(names, number, random)
             if grouped
-            else _in_turn(targets, number, random, even=bool(classes))
+            else _in_turn(numbers(targets), number, random, even=False)
+            if classes is None
+            else _in_turn(classes, number, random, even=True)
         )
-        sizes = Counter(int(target) for target in targets)
+        sizes = samples_by_class(corpus.task, targets)
         return cls(
             corpus=whole,
             part_of=deal,
-            by="group" if grouped else "class" if classes else "rank",
-            rare=tuple(name for index, name in enumerate(classes) if 0 < sizes[index] < number),
+            by="group" if grouped else "class" if corpus.task.classes else "rank",
+            rare=tuple(
+                name for name, size in zip(corpus.task.classes, sizes, strict=True) if 0 < size < number
+            ),
         )
 
     def as_splits(self, roles: Mapping[Role, NDArray[np.bool_]]) -> Corpus:
@@ -223,13 +224,13 @@ def _by_group(names: list[str | None], number: int, random: np.random.Generator)
 
 
 def _in_turn(
-    targets: list[float], number: int, random: np.random.Generator, *, even: bool
+    targets: NDArray[Any], number: int, random: np.random.Generator, *, even: bool
 ) -> NDArray[np.int64]:
     """(samples,) part of each: samples in the order of their labels, equal ones shuffled, go to the parts in
     turn. The turns are of one order where they have to be even for every class, otherwise each is of its own.
     """
     shuffled = random.permutation(len(targets))
-    order = shuffled[np.argsort(np.array(targets)[shuffled], kind="stable")]
+    order = shuffled[np.argsort(targets[shuffled], kind="stable")]
     count = -(-len(targets) // number)
     turns = np.concatenate([random.permutation(number) for _ in range(1 if even else count)])
     turns = np.tile(turns, count if even else 1)

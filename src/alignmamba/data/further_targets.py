@@ -3,13 +3,23 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Annotated, Literal
+from typing import Annotated
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
-from alignmamba.contracts import Config, Corpus, Name, Sample, Split, Target, TargetScale, Task
+from alignmamba.contracts import (
+    Config,
+    Corpus,
+    Name,
+    Sample,
+    Split,
+    Target,
+    TargetKind,
+    TargetScale,
+    Task,
+)
 from alignmamba.data.classes import Classes
 from alignmamba.errors import ConfigError, DataError, shown
 
@@ -19,10 +29,10 @@ _MOST_INFERRED = 1000
 """Classes that a target may have whose classes nobody names."""
 
 
-class FurtherConfig(Config):
-    """Options of a further target; what is left out follows from the labels of train."""
+class LabelConfig(Config):
+    """Options of a target that labels hold; what is left out follows from the labels of train."""
 
-    kind: Literal["regression", "classification", "multilabel", "ordinal"] | None = None
+    kind: TargetKind | None = None
     """Kind of the target; by default a classification where labels are words, a regression where they are
     numbers, and a multilabel where `labels` names several."""
     labels: tuple[str, ...] = ()
@@ -33,6 +43,11 @@ class FurtherConfig(Config):
     """Smallest and largest admissible value of a regression."""
     sentiment: bool | None = None
     """Mark of a regression whose label is a sentiment, as of a task."""
+
+
+class FurtherConfig(LabelConfig):
+    """Options of a further target."""
+
     weight: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1.0
     """Weight of its loss beside the loss of the task."""
     modality: Name | None = None
@@ -49,8 +64,11 @@ def with_further(corpus: Corpus, asked: Mapping[str, FurtherConfig]) -> Corpus:
     if not asked:
         return corpus
     train = [sample.labels for sample in corpus.split("train")]
+    modalities = [spec.name for spec in corpus.modalities]
     targets = [target for target in corpus.task.further if target.name not in asked]
-    targets += [_target(name, given, corpus, train) for name, given in asked.items()]
+    targets += [
+        target_of(name, given, train, modalities, where=f"targets.{name}") for name, given in asked.items()
+    ]
     task = Task.model_validate({**corpus.task.model_dump(), "further": [t.model_dump() for t in targets]})
     for split in corpus.splits.values():
         for sample in split:
@@ -59,21 +77,22 @@ def with_further(corpus: Corpus, asked: Mapping[str, FurtherConfig]) -> Corpus:
     return replace(corpus, task=task)
 
 
-def _target(name: str, given: FurtherConfig, corpus: Corpus, train: Sequence[Labels]) -> Target:
-    """The target as the labels of train know it."""
+def target_of(
+    name: str, given: FurtherConfig, train: Sequence[Labels], modalities: Sequence[str], *, where: str
+) -> Target:
+    """The target as the labels of train know it; a `ConfigError` that begins with `where` if it is none."""
     labels = given.labels or (name,)
     found = {label: [own[label] for own in train if label in own] for label in labels}
     for label, values in found.items():
         if not values:
             known = sorted({each for own in train for each in own})
             raise ConfigError(
-                f"targets.{name}: no training sample of corpus {corpus.name!r} has a label {label!r},"
-                f" expected one of {', '.join(known) or 'none, as it has no further labels'}"
+                f"{where}: no training sample has a label {label!r}, expected one of"
+                f" {', '.join(known) or 'none, as the corpus has no further labels'}"
             )
-    if given.modality is not None and given.modality not in [spec.name for spec in corpus.modalities]:
+    if given.modality is not None and given.modality not in modalities:
         raise ConfigError(
-            f"targets.{name}.modality: found {given.modality!r}, expected one of"
-            f" {', '.join(spec.name for spec in corpus.modalities)}"
+            f"{where}.modality: found {given.modality!r}, expected one of {', '.join(modalities)}"
         )
     worded = any(isinstance(value, str) for values in found.values() for value in values)
     kind = given.kind or (
@@ -83,29 +102,22 @@ def _target(name: str, given: FurtherConfig, corpus: Corpus, train: Sequence[Lab
     if kind == "multilabel":
         classes = classes or labels
     elif kind != "regression" and not classes:
-        classes = _classes(name, found[labels[0]])
+        classes = _classes(where, found[labels[0]])
     try:
         return Target(
-            name=name,
-            kind=kind,
-            labels=labels,
-            classes=classes,
-            label_range=given.label_range,
-            sentiment=given.sentiment,
-            weight=given.weight,
-            modality=given.modality,
+            **{**given.model_dump(), "name": name, "kind": kind, "labels": labels, "classes": classes}
         )
     except ConfigError as error:
-        raise ConfigError(f"targets.{name}: {error}") from None
+        raise ConfigError(f"{where}: {error}") from None
 
 
-def _classes(name: str, values: Sequence[float | int | str]) -> tuple[str, ...]:
+def _classes(where: str, values: Sequence[float | int | str]) -> tuple[str, ...]:
     """Names of the classes that train has: numbers in their order, then words in theirs."""
     distinct = set(values)
     if len(distinct) > _MOST_INFERRED:
         raise ConfigError(
-            f"targets.{name}: found {len(distinct)} different labels in train, expected at most"
-            f" {_MOST_INFERRED}, or targets.{name}.classes"
+            f"{where}: found {len(distinct)} different labels in train, expected at most"
+            f" {_MOST_INFERRED}, or {where}.classes"
         )
     numbers = sorted(value for value in distinct if not isinstance(value, str))
     words = sorted(value for value in distinct if isinstance(value, str))

@@ -1,5 +1,6 @@
 """Content and problems of a corpus."""
 
+import math
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -42,8 +43,10 @@ class SplitSummary:
     samples: int
     modalities: tuple[ModalitySummary, ...]
     targets: Mapping[str, float]
-    """Classification: number of samples by class. Regression: minimum, mean, maximum and standard deviation.
+    """Regression: minimum, mean, maximum and standard deviation. Any other: number of samples by class.
     Empty where unknown."""
+    labelled: int
+    """Samples that have a target."""
     groups: int
     """Groups that its samples are known to belong to, such as conversations or videos."""
 
@@ -172,6 +175,12 @@ def training(task: Task, splits: Sequence[SplitSummary]) -> Training:
         )
     elif not parts["test"].targets:
         notes.append("split 'test' has no targets: it is predicted and not scored")
+    notes += [
+        f"{part.samples - part.labelled} of {part.samples} samples of {part.role} have no target: they have"
+        " no part in its loss and scores"
+        for part in parts.values()
+        if 0 < part.labelled < part.samples
+    ]
     notes += _target_notes(task, train)
     for each in filter(lambda each: each.constant, train.modalities):
         count, dim = each.constant, each.dim
@@ -191,7 +200,7 @@ def _target_notes(task: Task, train: SplitSummary) -> Iterator[str]:
             yield f"every target of train is {train.targets['minimum']:g}: there is nothing to learn"
         return
     present = [name for name, count in train.targets.items() if count]
-    if len(present) == 1:
+    if len(present) == 1 and task.has_one_class:
         yield f"every sample of train is of class {present[0]!r}: there is nothing to learn"
     elif absent := [name for name, count in train.targets.items() if not count]:
         shown = ", ".join(map(repr, absent[:5])) + (f" and {len(absent) - 5} more" if len(absent) > 5 else "")
@@ -257,8 +266,9 @@ def _content_problems(
     for row in np.flatnonzero(present == 0).tolist():
         yield f"{place(role, shard.ids[row])}: {NOTHING_PRESENT}"
     if shard.targets is not None:
-        for row, target in enumerate(shard.targets.tolist()):
-            if problem := target_problem(target, manifest.task):
+        for row, stored in enumerate(shard.targets.tolist()):
+            target = manifest.task.known(stored)
+            if target is not None and (problem := target_problem(target, manifest.task)):
                 yield f"{place(role, shard.ids[row])}: {problem}"
     if not verify:
         return
@@ -350,9 +360,12 @@ def times_problem(seconds: np.ndarray) -> str | None:
     return None
 
 
-def target_problem(target: float, task: Task) -> str | None:
-    """Problem of a target, if any."""
-    if task.kind == "classification":
+def target_problem(target: float | Sequence[float], task: Task) -> str | None:
+    """Problem of a known target, if any."""
+    if isinstance(target, Sequence):
+        wrong = [value for value in target if value not in (0, 1) and not math.isnan(value)]
+        return f"target {wrong[0]}, expected 1, 0 or NaN for each class" if wrong else None
+    if task.has_one_class:
         if not 0 <= target < len(task.classes):
             return f"target {shown(target)}, expected a class index from 0 to {len(task.classes) - 1}"
     elif not np.isfinite(target):
@@ -388,7 +401,7 @@ class Seen:
         self,
         values: Mapping[str, np.ndarray | None],
         times: Mapping[str, np.ndarray],
-        target: float | int | None,
+        target: float | int | tuple[float, ...] | None,
         group: str | None,
     ) -> None:
         """Take in another sample."""
@@ -398,7 +411,7 @@ class Seen:
             if given is not None:
                 self.add_values(name, given)
         self.timed.update(times)
-        self.targets += [] if target is None else [target]
+        self.targets.append(target)
         self.groups |= set() if group is None else {group}
 
     def add_values(self, name: str, values: np.ndarray) -> None:
@@ -429,11 +442,13 @@ class Seen:
     def summary(self, modalities: Sequence[ModalitySpec], task: Task) -> SplitSummary:
         """Summary of all that was taken in."""
         found: dict[str, float] = {}
-        targets = np.asarray(self.targets)
-        if len(targets) and task.kind == "classification":
+        targets = np.asarray([target for target in self.targets if target is not None])
+        if len(targets) and task.has_one_class:
             inside = targets[(targets >= 0) & (targets < len(task.classes))].astype(np.int64)
             counts = np.bincount(inside, minlength=len(task.classes)).tolist()
             found = dict(zip(task.classes, counts, strict=True))
+        elif len(targets) and task.kind == "multilabel":
+            found = dict(zip(task.classes, (targets > 0).sum(axis=0).tolist(), strict=True))
         elif len(targets):
             with np.errstate(invalid="ignore"):  # infinite targets are among the problems
                 found = {
@@ -447,6 +462,7 @@ class Seen:
             samples=len(next(iter(self.lengths.values()))),
             modalities=tuple(map(self._modality, modalities)),
             targets=found,
+            labelled=len(targets),
             groups=len(self.groups),
         )
 
@@ -461,7 +477,9 @@ def _seen(role: Role, shards: Sequence[Shard], manifest: Manifest) -> Seen:
                 seen.add_values(name, values)
     seen.timed = {name for shard in shards for name in shard.timed}
     seen.groups = {group for shard in shards for group in shard.groups if group is not None}
-    seen.targets = np.concatenate([[] if shard.targets is None else shard.targets for shard in shards])
+    for shard in shards:
+        stored = [] if shard.targets is None else shard.targets.tolist()
+        seen.targets += map(manifest.task.known, stored)
     return seen
 
 

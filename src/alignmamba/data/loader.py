@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader, Dataset
 from alignmamba.contracts import Batch, Config, ModalitySpec, Role, Sample, Sequences, Split, Task
 from alignmamba.data.balanced_order import balanced_rows, strata
 from alignmamba.data.further_targets import further_targets
+from alignmamba.data.labelled_splits import is_labelled
 from alignmamba.data.missing_protocols import MissingConfig, WithheldSplit, withheld
 from alignmamba.data.randomness import generator
 from alignmamba.errors import AlignMambaError, ConfigError, DataError, TrainingError, shown
@@ -136,7 +137,9 @@ class Loader:
         self.missing = missing
         keep_withheld = keep_withheld and missing.protocol != "none"
         weights = config.weights if split.role == "train" else ""
-        self._reading = _Reading(split, self.modalities, task, weights, missing, seed, shuffle, keep_withheld)
+        self._reading = _Reading(
+            split, self.modalities, task, weights, missing, seed, shuffle, keep_withheld, is_labelled(split)
+        )
         self._order: list[_Key] = []
         self._groups = _group_numbers(split) if config.keep_groups else np.arange(len(split))
         self._workers: DataLoader[Batch | AlignMambaError] | None = None
@@ -316,6 +319,7 @@ class _Reading(Dataset["Batch | AlignMambaError"]):
     seed: int
     by_epoch: bool
     keep_withheld: bool
+    labelled: bool
     _shown: tuple[int | None, Split] | None = None
 
     def shown(self, epoch: int) -> Split:
@@ -334,7 +338,7 @@ class _Reading(Dataset["Batch | AlignMambaError"]):
         try:
             split = self.shown(key.epoch)
             samples = [split[row] for row in key.rows]
-            batch = collate(samples, self.modalities, self.task, weights=self.weights)
+            batch = collate(samples, self.modalities, self.task, weights=self.weights, labelled=self.labelled)
             if self.keep_withheld and isinstance(split, WithheldSplit):
                 return self._with_withheld(batch, samples, split.rows[list(key.rows)])
             return batch
@@ -388,30 +392,29 @@ def _lost_worker(said: str) -> TrainingError:
 
 
 def collate(
-    samples: Sequence[Sample], modalities: Sequence[ModalitySpec], task: Task, *, weights: str = ""
+    samples: Sequence[Sample],
+    modalities: Sequence[ModalitySpec],
+    task: Task,
+    *,
+    weights: str = "",
+    labelled: bool = False,
 ) -> Batch:
     """One right-padded batch from samples.
 
     Every modality has at least one position; a sample that lacks the modality has no valid one. Times appear
     where any sample has them, NaN throughout the others; display tokens where every sample that has the
-    modality has them.
+    modality has them. Targets appear where any sample has one, or where other batches have them, `labelled`.
 
     Raises:
-        DataError: If a sample's width differs from its modality's, or only some samples have a target.
+        DataError: If a sample's width differs from its modality's.
     """
-    known = [sample.target is not None for sample in samples]
-    if any(known) and not all(known):
-        raise DataError(
-            f"sample {samples[known.index(False)].id!r}: found no target, expected one, as other"
-            " samples of its batch have"
-        )
     targets = None
-    if known and all(known):
+    if labelled or any(sample.target is not None for sample in samples):
         # A number keeps every digit: where labels lie far from 0, what tells them apart would be lost to
         # float32.
         targets = torch.tensor(
-            [sample.target for sample in samples],
-            dtype=torch.float64 if task.kind == "regression" else torch.int64,
+            [task.unknown if sample.target is None else sample.target for sample in samples],
+            dtype=torch.int64 if task.has_one_class else torch.float64,
         )
     return Batch(
         modalities={spec.name: _pad(samples, spec) for spec in modalities},

@@ -43,7 +43,7 @@ def fit_standardisation(train: Split, modalities: Sequence[ModalitySpec], task: 
     targets: list[float] = []
     moments = {spec.name: _Moments(spec.dim) for spec in modalities if spec.kind == "features"}
     for sample in train:
-        if task.kind == "regression" and sample.target is not None:
+        if task.kind == "regression" and isinstance(sample.target, int | float):
             targets.append(sample.target)
         for name, running in moments.items():
             if name not in sample.features:

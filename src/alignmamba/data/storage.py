@@ -2,8 +2,8 @@
 splits that read it lazily.
 
 A shard lacks a modality that no sample of it has. Features are float32, token ids int32 of
-width 1, times float64 seconds (not a number throughout a sample whose times are unknown), targets float64 or
-int64.
+width 1, times float64 seconds (not a number throughout a sample whose times are unknown), targets float64 of
+numbers and of several labels, int64 of classes; not a number or -1 where a sample has none.
 """
 
 import hashlib
@@ -98,7 +98,7 @@ class Manifest(Config):
     """Record of how media files were read; left out where there were none."""
     checksum: str = ""
     """SHA-256 over task, modalities and splits, so over the sums of all files; set by `sealed`.
-    Left out is the mark of a sentiment, which changes no sample."""
+    Left out are the mark of a sentiment and names of labels, which change no sample."""
 
     @model_validator(mode="after")
     def _sound(self) -> Self:
@@ -131,6 +131,7 @@ class Manifest(Config):
         """Expected value of `checksum`."""
         content = self.model_dump(mode="json", include={"task", "modalities", "splits"})
         del content["task"]["sentiment"]
+        content["task"].pop("labels", None)
         return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
     def sealed(self) -> Self:
@@ -225,6 +226,7 @@ class Shard:
     """
 
     def __init__(self, directory: Path, entry: ShardEntry, manifest: Manifest) -> None:
+        self.task = manifest.task
         self.path = directory / entry.values.path
         self.strings = directory / entry.strings.path
         self._file: Any = None
@@ -312,7 +314,9 @@ class Shard:
                 expect(f"{spec.name}.times", "F64", (total,))
                 self.timed.add(spec.name)
         if "targets" in present:
-            expect("targets", "F64" if manifest.task.kind == "regression" else "I64", (samples,))
+            task = manifest.task
+            shape = (samples, len(task.classes)) if task.kind == "multilabel" else (samples,)
+            expect("targets", "I64" if task.has_one_class else "F64", shape)
             self.targets = tensors.get_tensor("targets")
         if present:
             raise DataError(f"{self.path}: unexpected array {sorted(present)[0]!r}")
@@ -466,7 +470,7 @@ class ArchiveSplit:
                 seconds = shard.slice(f"{spec.name}.times", start, stop)
                 if not np.isnan(seconds).all():
                     times[spec.name] = seconds
-        target = None if shard.targets is None else shard.targets[row].item()
+        target = None if shard.targets is None else shard.task.known(shard.targets[row].tolist())
         return Sample(
             id=shard.ids[row], features=features, target=target, times=times, **shard.annotations(row)
         )

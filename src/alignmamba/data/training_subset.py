@@ -10,9 +10,10 @@ from pydantic import Field, model_validator
 
 from alignmamba.checksums import lines_checksum
 from alignmamba.contracts import Config, Corpus, Role, Split
+from alignmamba.data.labelled_splits import numbers, samples_by_class, strata
 from alignmamba.data.randomness import generator
 from alignmamba.data.views import SplitPart
-from alignmamba.errors import ConfigError, DataError
+from alignmamba.errors import ConfigError
 
 STRATA: Final = 10
 """Parts of equal size that labels of a regression are cut into by their rank."""
@@ -79,9 +80,9 @@ class Subset:
     @property
     def _lacking(self) -> list[str]:
         """Classes without a sample in train."""
-        names = self.corpus.task.classes
-        found = {sample.target for sample in self.corpus.split("train")} if names else set()
-        return [name for index, name in enumerate(names) if index not in found]
+        task = self.corpus.task
+        counts = samples_by_class(task, (sample.target for sample in self.corpus.split("train")))
+        return [name for name, count in zip(task.classes, counts, strict=True) if not count]
 
 
 def subset_of(corpus: Corpus, config: SubsetConfig) -> Subset:
@@ -94,7 +95,7 @@ def subset_of(corpus: Corpus, config: SubsetConfig) -> Subset:
 
     Raises:
         ConfigError: If train has fewer samples, or the subset lacks a modality that train has.
-        DataError: If there is no train split, or a sample of it has no target.
+        DataError: If there is no train split.
     """
     roles: tuple[Role, ...] = ("train", "valid") if config.cut_valid else ("train",)
     whole = {role: corpus.split(role) for role in roles}
@@ -125,34 +126,30 @@ def subset_of(corpus: Corpus, config: SubsetConfig) -> Subset:
 
 def _order(corpus: Corpus, role: Role, config: SubsetConfig) -> tuple[NDArray[np.int64], bool]:
     """(samples,) rows of a split in the order in which they are taken, and whether samples have groups."""
-    targets: list[float] = []
-    numbers: list[int] = []
+    targets: list[Any] = []
+    numbered: list[int] = []
     names: dict[str, int] = {}
     for row, sample in enumerate(corpus.split(role)):
-        if sample.target is None:
-            raise DataError(
-                f"corpus {corpus.name!r}: split {role!r}, sample {sample.id!r}: no target, expected one for"
-                " every sample"
-            )
         targets.append(sample.target)
         # numbers of groups begin behind those of the samples, each of which may be a group of its own
-        numbers.append(row if sample.group is None else -1 - names.setdefault(sample.group, len(names)))
-    groups = np.unique(np.array(numbers, dtype=np.int64), return_inverse=True)[1].reshape(-1)
+        numbered.append(row if sample.group is None else -1 - names.setdefault(sample.group, len(names)))
+    groups = np.unique(np.array(numbered, dtype=np.int64), return_inverse=True)[1].reshape(-1)
     random = generator(config.seed, "subset", role)
     order = random.permutation(len(targets))
-    strata = np.array(targets).astype(np.int64) if corpus.task.classes else _strata(targets, order)
+    classes = strata(corpus.task, targets)
+    classes = _by_rank(numbers(targets), order) if classes is None else classes
     if names and config.across_groups:
         order = _in_shares(groups, order)
-    order = _in_shares(strata, order)
+    order = _in_shares(classes, order)
     if names and not config.across_groups:
         places = random.permutation(int(groups.max(initial=-1)) + 1)
         order = order[np.argsort(places[groups[order]], kind="stable")]
     return order, bool(names)
 
 
-def _strata(targets: list[float], order: NDArray[np.int64]) -> NDArray[np.int64]:
+def _by_rank(targets: NDArray[np.float64], order: NDArray[np.int64]) -> NDArray[np.int64]:
     """(samples,) number of the part of each label by its rank; equal labels are ranked in this order."""
-    ranked = order[np.argsort(np.array(targets)[order], kind="stable")]
+    ranked = order[np.argsort(targets[order], kind="stable")]
     strata = np.empty(len(targets), dtype=np.int64)
     strata[ranked] = np.arange(len(targets)) * min(STRATA, len(targets)) // max(1, len(targets))
     return strata

@@ -34,10 +34,11 @@ class SplitArrays:
     features: Mapping[str, Sequence[np.ndarray | None]]
     """Per modality, an array of shape (time, width) of each sample, or integer token ids of shape (time,).
     ``None`` or an array of length 0 where the sample lacks the modality."""
-    targets: Sequence[float | int | str] | None = None
+    targets: Sequence[Any] | None = None
     """A number for regression; a class name, or a class index where no name is a number that stands
-    elsewhere, for classification; ``None`` if the whole split has none. Entries may be tensors or arrays of
-    one number."""
+    elsewhere, for classification and ordinal; for a multilabel a number for each class, which is there where
+    that is above 0 and unknown where it is ``None`` or NaN, or a list of the names of those that are there.
+    ``None`` where a sample has none, or if the whole split has none. Entries may be tensors or arrays."""
     ids: Sequence[str] | None = None
     """Identity of each sample, distinct over all splits; by default ``train-000001`` and so on."""
     times: Mapping[str, Sequence[np.ndarray | None]] = field(default_factory=dict)
@@ -342,10 +343,18 @@ def _stored_labels(where: str, given: Mapping[str, Any]) -> dict[str, float | in
     return known
 
 
-def _stored_target(where: str, wrapped: Any, task: Task, classes: Classes) -> float | int:
+def _stored_target(
+    where: str, wrapped: Any, task: Task, classes: Classes
+) -> float | int | tuple[float, ...] | None:
+    """The target of a sample, ``None`` where it is null."""
+    if is_null(wrapped):
+        return None
+    if task.kind == "multilabel":
+        return task.known(_stored_classes(where, wrapped, classes))
     given = plain_scalar(wrapped)
-    said = "a masked or null target" if given is None and wrapped is not None else f"target {shown(given)}"
-    is_class, value = task.kind == "classification", 0.0
+    if given is None:
+        return None
+    said, is_class, value = f"target {shown(given)}", task.has_one_class, 0.0
     if is_class and isinstance(given, str):
         if (place_of := classes.place_of_name(given)) is None:
             raise DataError(f"{where}: {said}, expected one of {classes}")
@@ -370,6 +379,26 @@ def _stored_target(where: str, wrapped: Any, task: Task, classes: Classes) -> fl
     return value
 
 
+def _stored_classes(where: str, given: Any, classes: Classes) -> tuple[float, ...]:
+    """1, 0 or NaN for each class of several, from a number for each or from names."""
+    size = len(classes.names)
+    expected = f"expected a number for each of {size} classes, or a list of names of {classes}"
+    if isinstance(given, list | tuple | set | frozenset) and (
+        not given or any(isinstance(each, str) for each in given)
+    ):
+        if wrong := [each for each in given if each not in classes.names]:
+            raise DataError(f"{where}: target {shown(wrong[0])}, {expected}")
+        return tuple(float(name in given) for name in classes.names)
+    try:
+        values, hidden = plain_array(given)
+    except NotAnArrayError as error:
+        raise DataError(f"{where}: target: {error}, {expected}") from error
+    if values.shape != (size,) or values.dtype.kind not in "fiub":
+        raise DataError(f"{where}: target {shown(given)}, {expected}")
+    unknown = np.isnan(values.astype(np.float64))
+    return tuple(np.where(unknown if hidden is None else unknown | hidden, np.nan, values > 0).tolist())
+
+
 @dataclass(frozen=True, kw_only=True)
 class CheckedSample:
     """One sample as it is stored."""
@@ -380,7 +409,7 @@ class CheckedSample:
     times: Mapping[str, np.ndarray]
     """Seconds of the modalities that have them, (time,)."""
     tokens: Mapping[str, list[str]]
-    target: float | int | None
+    target: float | int | tuple[float, ...] | None
     text: str | None
     group: str | None
     labels: Mapping[str, float | int | str]
@@ -463,6 +492,10 @@ class CheckedSplits:
         if absent:
             raise AbsentModalityError(absent)
         return tuple(modality.spec(units.get(modality.name, "")) for modality in self._modalities)
+
+    def is_labelled(self, role: Role) -> bool:
+        """True if a split has a list of targets."""
+        return self._arrays[role].targets is not None
 
     def split(self, role: Role) -> MemorySplit:
         """The samples of a split, in memory."""

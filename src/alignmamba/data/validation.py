@@ -10,9 +10,10 @@ from numpy.typing import NDArray
 
 from alignmamba.checksums import lines_checksum
 from alignmamba.contracts import Corpus, Role, Split
+from alignmamba.data.labelled_splits import samples_by_class, strata
 from alignmamba.data.randomness import generator
 from alignmamba.data.views import SplitPart
-from alignmamba.errors import ConfigError, DataError
+from alignmamba.errors import ConfigError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,7 +22,7 @@ class TrainSamples:
 
     corpus: Corpus
     classes: NDArray[np.int64]
-    """(samples,) class of each; all 0 for a regression."""
+    """(samples,) stratum of each, see `strata`; all 0 for a regression."""
     groups: NDArray[np.int64]
     """(samples,) number of the group of each; a sample without one is a group of its own."""
     grouped: bool
@@ -33,28 +34,24 @@ class TrainSamples:
 
         Raises:
             ConfigError: If it has one.
-            DataError: If it has no train split, or a sample of that has no target.
+            DataError: If it has no train split.
         """
         if "valid" in corpus.splits:
             raise ConfigError(
                 f"split_valid: corpus {corpus.name!r} has a split 'valid' already, of"
                 f" {len(corpus.splits['valid'])} samples; drop split_valid"
             )
-        classes: list[int] = []
+        targets = []
         groups: dict[str, int] = {}
         numbers: list[int] = []
         for row, sample in enumerate(corpus.split("train")):
-            if sample.target is None:
-                raise DataError(
-                    f"corpus {corpus.name!r}: split 'train', sample {sample.id!r}: no target, expected one"
-                    " for every sample"
-                )
-            classes.append(int(sample.target) if corpus.task.kind == "classification" else 0)
+            targets.append(sample.target)
             # Numbers of groups begin behind those of the samples, each of which may be a group of its own.
             numbers.append(row if sample.group is None else -1 - groups.setdefault(sample.group, len(groups)))
+        classes = strata(corpus.task, targets)
         return cls(
             corpus=corpus,
-            classes=np.array(classes, dtype=np.int64),
+            classes=np.zeros(len(targets), dtype=np.int64) if classes is None else classes,
             groups=np.unique(np.array(numbers, dtype=np.int64), return_inverse=True)[1].reshape(-1),
             grouped=bool(groups),
         )
@@ -89,7 +86,8 @@ class TrainSamples:
         if taken.all():
             raise ConfigError(f"{found} takes all {len(taken)} samples of train")
         left = self.corpus.split("train")
-        for index, name in enumerate(self.corpus.task.classes):
+        names = self.corpus.task.classes if self.corpus.task.has_one_class else ()
+        for index, name in enumerate(names):
             members = self.classes == index
             if members.any() and taken[members].all():
                 raise ConfigError(
@@ -192,10 +190,13 @@ class ValidShare:
             f"'valid' is {len(valid)} of the {len(train) + len(valid)} samples of train{how}, drawn from the"
             " seed"
         )
-        if self.corpus.task.kind == "regression":
-            return (said,)
-        left, taken = ({sample.target for sample in split} for split in (train, valid))
-        lacking = [name for index, name in enumerate(self.corpus.task.classes) if index in left - taken]
+        task = self.corpus.task
+        left, taken = (
+            samples_by_class(task, (sample.target for sample in split)) for split in (train, valid)
+        )
+        lacking = [
+            name for name, there, drawn in zip(task.classes, left, taken, strict=True) if there and not drawn
+        ]
         shown = ", ".join(map(repr, lacking[:5])) + (
             f" and {len(lacking) - 5} more" if len(lacking) > 5 else ""
         )

@@ -6,6 +6,7 @@ CMU-MOSI and CMU-MOSEI, and `__eval_sims_regression`. All else follows the usual
 
 import math
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final, Literal, TypeVar
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 
 from alignmamba.contracts import Predictions, Target, Task
 from alignmamba.errors import ConfigError, DataError
+from alignmamba.evaluation.checked_predictions import checked_classes, checked_labels, checked_values
 from alignmamba.evaluation.score_formulas import (
     area_under_roc,
     average_precision,
@@ -47,7 +49,7 @@ class Metric:
     bounds: tuple[float, float] = (0.0, 1.0)
     """Least and largest value that it can have."""
     probable: bool = False
-    """True if it reads the probabilities of classes; others read the most probable class."""
+    """True if it reads the probabilities of classes; others read the classes that are called."""
     reach: float | None = None
     """Half range of a metric of sentiments: the label range includes plus and minus this value."""
     span: tuple[float, float] | None = None
@@ -147,23 +149,20 @@ def score(task: Task | Target, predictions: Predictions) -> dict[str, float]:
 def _own_scores(task: Task | Target, predictions: Predictions) -> dict[str, float]:
     given = _checked(task, predictions)
     found = {name: METRICS[name](*given(METRICS[name])) for name in metric_names(task)}
-    if task.kind == "multilabel":
-        for label, truth, probable in zip(
-            task.classes, *map(np.transpose, _labels(task, predictions)), strict=True
-        ):
-            found |= {
-                f"{name}({label})": _score_of_label(METRICS[name], truth, probable) for name in OF_A_LABEL
-            }
+    for column, label in enumerate(task.classes if task.kind == "multilabel" else ()):
+        for name in OF_A_LABEL:
+            truth, said = given(METRICS[name])
+            found[f"{name}({label})"] = _score_of_label(METRICS[name], truth[:, column], said[:, column])
     return found
 
 
-def _score_of_label(metric: Metric, truth: Values, probable: Values) -> float:
-    """A metric of one label, over the samples of which it is known."""
+def _score_of_label(metric: Metric, truth: Values, said: Values) -> float:
+    """A metric of one label, over the samples of which it is known, from its probabilities or calls."""
     known = ~np.isnan(truth)
-    truth, probable = truth[known], probable[known]
+    truth, said = truth[known], said[known]
     if "multilabel" in metric.kinds:
-        return metric(truth[:, None], probable[:, None])
-    return metric(truth > 0.5, probable >= 0.5)
+        return metric(truth[:, None], said[:, None])
+    return metric(truth > 0.5, said > 0.5)
 
 
 def undefined(scores: Mapping[str, float | None]) -> dict[str, str]:
@@ -187,13 +186,37 @@ def part_of(target: Target, predictions: Predictions) -> Predictions | None:
     said = predictions.further.get(target.name)
     if said is None:
         return None
-    predicted, truth = np.asarray(said.prediction, dtype=np.float64), np.asarray(said.targets)
-    known = truth >= 0 if target.has_one_class else ~np.isnan(truth).reshape(len(truth), -1).all(axis=1)
-    known &= ~np.isnan(predicted).reshape(len(predicted), -1).any(axis=1)
+    predicted = np.asarray(said.prediction, dtype=np.float64)
+    answered = ~np.isnan(predicted).reshape(len(predicted), -1).any(axis=1)
+    alone = Predictions(ids=predictions.ids, prediction=predicted, targets=said.targets, called=said.called)
+    return _rows(alone, answered & _known_rows(target, np.asarray(said.targets)))
+
+
+def known_part(task: Task | Target, predictions: Predictions) -> Predictions:
+    """Predictions of the samples whose target is known; all of them where none is stated."""
+    if predictions.targets is None:
+        return predictions
+    known = _known_rows(task, np.asarray(predictions.targets))
+    return predictions if known.all() else _rows(predictions, known)
+
+
+def _known_rows(task: Task | Target, targets: Values) -> NDArray[np.bool_]:
+    """(samples,) true where a target is known, of several labels any of them."""
+    if task.has_one_class:
+        return np.asarray(targets != task.unknown)
+    with suppress(TypeError):  # of what is no number, the check of values reports
+        known = ~np.isnan(targets)
+        return known if known.ndim == 1 else np.asarray(known.any(axis=1))
+    return np.ones(len(targets), dtype=bool)
+
+
+def _rows(predictions: Predictions, chosen: NDArray[np.bool_]) -> Predictions:
+    """Predictions of some samples, without further targets."""
     return Predictions(
-        ids=tuple(np.asarray(predictions.ids, dtype=object)[known].tolist()),
-        prediction=predicted[known],
-        targets=truth[known],
+        ids=tuple(np.asarray(predictions.ids, dtype=object)[chosen].tolist()),
+        prediction=np.asarray(predictions.prediction)[chosen],
+        targets=np.asarray(predictions.targets)[chosen],
+        called=None if predictions.called is None else predictions.called[chosen],
     )
 
 
@@ -246,10 +269,12 @@ def row_metric(
 
 
 def confusion_matrix(task: Task, predictions: Predictions) -> NDArray[np.int64]:
-    """Samples by true (rows) and predicted class; a `DataError` for a regression, or as for `score`."""
-    if task.kind != "classification":
+    """Samples by true (rows) and predicted class, of those whose class is known; a `DataError` for a task
+    that has not one class, or as for `score`.
+    """
+    if not task.has_one_class:
         raise DataError(f"confusion matrix: expected a classification task, found {task.kind}")
-    truth, probable = _classes(task, predictions)
+    truth, probable = checked_classes(task, known_part(task, predictions))
     return _confusion(truth, probable.argmax(axis=1), num_classes=len(task.classes))
 
 
@@ -262,80 +287,23 @@ def _known(task: Task | Target, metric: str) -> Metric:
 
 
 def _checked(task: Task | Target, predictions: Predictions) -> Callable[[Metric], tuple[Values, Values]]:
-    """Targets and predictions as a metric reads them, checked: values of a regression, true classes and the
-    most probable or the probabilities of classes, truth and probabilities of several labels.
+    """Targets and predictions as a metric reads them, of the samples whose target is known, checked: values
+    of a regression, true classes and the most probable or the probabilities of classes, truth and the calls
+    (1 or 0) or the probabilities of several labels.
     """
-    if task.kind in ("multilabel", "regression"):
-        found = _labels(task, predictions) if task.kind == "multilabel" else _values(predictions)
-        return lambda _: found
-    truth, probable = _classes(task, predictions)
-    called = probable.argmax(axis=1)
+    predictions = known_part(task, predictions)
+    if task.kind == "regression":
+        values = checked_values(predictions)
+        return lambda _: values
+    truth: Values
+    called: Values
+    if task.kind == "multilabel":
+        truth, probable = checked_labels(task, predictions)
+        called = (probable >= 0.5 if predictions.called is None else predictions.called).astype(np.float64)
+    else:
+        truth, probable = checked_classes(task, predictions)
+        called = probable.argmax(axis=1)
     return lambda metric: (truth, probable if metric.probable else called)
-
-
-def _labels(task: Task | Target, predictions: Predictions) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Truth, NaN where unknown, and probability of each label of each sample, checked."""
-    shape = (len(predictions.ids), len(task.classes))
-    truth = np.asarray(predictions.targets, dtype=np.float64)
-    probable = np.asarray(predictions.prediction, dtype=np.float64)
-    for what, found in (("targets", truth), ("predictions", probable)):
-        if found.shape != shape:
-            raise DataError(f"{what}: expected shape {shape}, found {found.shape}")
-    _refuse_nonfinite("predictions", probable.sum(axis=1), predictions.ids)
-    return truth, probable
-
-
-def _values(predictions: Predictions) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Targets and predictions of a regression, checked."""
-    targets = _targets(predictions)
-    predicted = np.asarray(predictions.prediction, dtype=np.float64)
-    if predicted.shape != targets.shape:
-        raise DataError(
-            f"predictions: expected shape {targets.shape}, one value per sample, found {predicted.shape}"
-        )
-    truth = targets.astype(np.float64)
-    _refuse_nonfinite("targets", truth, predictions.ids)
-    _refuse_nonfinite("predictions", predicted, predictions.ids)
-    return truth, predicted
-
-
-def _classes(task: Task | Target, predictions: Predictions) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """True class of each sample and probabilities of all, checked."""
-    targets = _targets(predictions)
-    probabilities = np.asarray(predictions.prediction, dtype=np.float64)
-    if probabilities.shape != (len(targets), len(task.classes)):
-        raise DataError(
-            f"predictions: expected shape {(len(targets), len(task.classes))}, found {probabilities.shape}"
-        )
-    _refuse_nonfinite("predictions", probabilities.sum(axis=1), predictions.ids)
-    truth = targets.astype(np.int64)
-    outside = np.flatnonzero((truth < 0) | (truth >= len(task.classes)) | (truth != targets))
-    if outside.size:
-        row = int(outside[0])
-        raise DataError(
-            f"targets: sample {predictions.ids[row]!r} has class {targets[row]}, expected an integer in [0,"
-            f" {len(task.classes)})"
-        )
-    return truth, probabilities
-
-
-def _targets(predictions: Predictions) -> NDArray[np.generic]:
-    if predictions.targets is None:
-        raise DataError("targets: found no known target, expected one to score")
-    targets = np.asarray(predictions.targets)
-    if targets.size == 0:
-        raise DataError("predictions: found no sample, expected one to score")
-    if targets.shape != (len(predictions.ids),):
-        raise DataError(f"targets: expected shape {(len(predictions.ids),)}, found {targets.shape}")
-    return targets
-
-
-def _refuse_nonfinite(what: str, values: NDArray[np.float64], ids: tuple[str, ...]) -> None:
-    wrong = np.flatnonzero(~np.isfinite(values))
-    if wrong.size:
-        raise DataError(
-            f"{what}: {wrong.size} of {values.size} not finite, the first is sample {ids[int(wrong[0])]!r}"
-        )
 
 
 def _hits(truth: Values, predicted: Values) -> Values:
@@ -388,8 +356,8 @@ def _confusion(
 
 
 def _by_label(formula: Callable[[Values, Values], float]) -> Callable[[Values, Values], float]:
-    """Mean of a formula of truth and probabilities over the labels that have both values; classes are labels
-    against all others.
+    """Mean of a formula of truth and probabilities, or calls, over the labels that have both values; classes
+    are labels against all others.
     """
 
     def over_labels(truth: Values, probable: Values) -> float:
@@ -406,19 +374,18 @@ def _by_label(formula: Callable[[Values, Values], float]) -> Callable[[Values, V
     return over_labels
 
 
-def _label_hits(truth: Values, probable: Values) -> Values:
-    """Share of the known labels of a sample that were called rightly, at one half."""
+def _label_hits(truth: Values, called: Values) -> Values:
+    """Share of the known labels of a sample that were called rightly."""
     known = ~np.isnan(truth)
-    right = ((truth > 0.5) == (probable >= 0.5)) & known
+    right = ((truth > 0.5) == (called > 0.5)) & known
     return np.asarray(right.sum(axis=1) / known.sum(axis=1))
 
 
-def _weighted_accuracy(there: Values, probable: Values) -> float:
+def _weighted_accuracy(there: Values, called: Values) -> float:
     """Mean of the shares of positives and of negatives that are called rightly: the weighted accuracy of
     CMU-MOSEI's emotions (Zadeh et al., ACL 2018, after Tong et al. 2017).
     """
-    called = probable >= 0.5
-    return float((called[there].mean() + (~called[~there]).mean()) / 2)
+    return float((called[there].mean() + (1 - called[~there]).mean()) / 2)
 
 
 def _kappa(truth: Values, predicted: Values) -> float:
@@ -522,11 +489,18 @@ METRICS: Final[dict[str, Metric]] = {
         undefined="all samples are and were called one class",
     ),
     "accuracy_labels": Metric(task="multilabel", samples=_label_hits),
-    "accuracy_weighted": Metric(task="multilabel", whole=_by_label(_weighted_accuracy), undefined=_ONE_VALUE),
+    "accuracy_weighted": Metric(
+        task="multilabel",
+        whole=_by_label(_weighted_accuracy),
+        undefined=_ONE_VALUE,
+        in_epochs=True,
+        table=6,
+    ),
     "f1_labels": Metric(
         task="multilabel",
-        whole=_by_label(lambda there, probable: _f1_weighted(there, probable >= 0.5)),
+        whole=_by_label(lambda there, called: _f1_weighted(there, called > 0.5)),
         undefined=_ONE_VALUE,
+        table=7,
     ),
     "auroc": Metric(
         task=("classification", "multilabel"),

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from alignmamba.contracts import Predictions, Target, Task
 from alignmamba.errors import ConfigError, DataError
-from alignmamba.evaluation.metrics import row_metric, sample_scores
+from alignmamba.evaluation.metrics import known_part, row_metric, sample_scores
 
 Statistic = Callable[[NDArray[np.int64]], float]
 """A number computed of the samples at the given rows; a row may come more than once."""
@@ -48,6 +48,7 @@ def scores_of(task: Task | Target, runs: Sequence[Predictions], metric: str) -> 
         raise DataError("runs: expected predictions of one seed or more, found none")
     if any(run.ids != runs[0].ids for run in runs):
         raise DataError("runs: expected predictions of the same samples in the same order for every seed")
+    runs = [known_part(task, run) for run in runs]
     scores = [each for each in (sample_scores(task, run, metric) for run in runs) if each is not None]
     if scores:
         return np.stack(scores)

@@ -12,12 +12,21 @@ from typing import Any, TypeVar
 
 from alignmamba.contracts import Corpus, Role, Split
 from alignmamba.data.archive import load_corpus, write_corpus
+from alignmamba.data.labelled_splits import is_labelled
 from alignmamba.data.storage import prepare_destination
 from alignmamba.data.user_arrays import AbsentModalityError, SplitArrays, split_arrays
 from alignmamba.errors import DataError
 from alignmamba.files import temporary_directory
-from alignmamba.formats.foreign import FaultRow, Foreign, NeedsOptionError, ReadOptions, faults_in_words
+from alignmamba.formats.foreign import (
+    FaultRow,
+    Foreign,
+    LabelOptions,
+    NeedsOptionError,
+    ReadOptions,
+    faults_in_words,
+)
 from alignmamba.formats.known_formats import AUTO, check_source, detect, own_options, reader_of
+from alignmamba.formats.leading_labels import led_by_labels
 from alignmamba.formats.plain_files import LazyRows
 from alignmamba.formats.repairs import Progress, Repairs, distinct_ids, shared_ids, unreadable
 from alignmamba.formats.text_tokens import tokenised
@@ -178,6 +187,10 @@ def open_foreign(
         check_source(path)
     with _naming(sources):
         foreign = _reported_in_unicode(reader.read(sources, options))
+        if isinstance(options, LabelOptions) and len(options.label) > 1:
+            foreign = led_by_labels(foreign, options.label)
+        elif isinstance(options, LabelOptions) and options.label and not foreign.task.labels:
+            foreign = replace(foreign, task=foreign.task.model_copy(update={"labels": options.label}))
         if options.tokenizer is not None:
             foreign = tokenised(foreign, options.tokenizer)
         _check_fit(options, foreign)
@@ -249,7 +262,7 @@ def _arrays_of(split: Split, corpus: Corpus, labels: Collection[str]) -> SplitAr
     def target(row: int) -> Any:
         # By name: classes that are named by numbers take no index.
         found = latest(row).target
-        return corpus.task.classes[int(found)] if corpus.task.classes else found
+        return corpus.task.words(found) if corpus.task.has_one_class and found is not None else found
 
     def rows(get: Callable[[int], Any]) -> LazyRows:
         return LazyRows(len(split), get)
@@ -262,7 +275,7 @@ def _arrays_of(split: Split, corpus: Corpus, labels: Collection[str]) -> SplitAr
 
     return SplitArrays(
         features={name: rows(partial(features, name)) for name in kinds},
-        targets=None if split[0].target is None else rows(target),
+        targets=rows(target) if is_labelled(split) else None,
         ids=split.ids,
         times=by_name("times", kinds),
         tokens=by_name("tokens", kinds),

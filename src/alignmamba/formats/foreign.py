@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, Protocol, TypeVar
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from alignmamba.contracts import Config, Role, Task
 from alignmamba.data.inspection import repeats
@@ -122,11 +122,22 @@ class ReadOptions(Config):
     """Move a label that is out of range to the nearer end instead of refusing the file."""
 
 
+def _several(given: Any) -> Any:
+    """One name as a list of names, none for an empty one."""
+    return tuple(filter(None, [given])) if isinstance(given, str) else given
+
+
 class LabelOptions(ReadOptions):
     """Options to read a file that may have several labels."""
 
-    label: Annotated[str, Field(title="NAME")] = ""
-    """Label to read, for example regression_labels_T or a column; by default the format's first."""
+    label: Annotated[tuple[str, ...], BeforeValidator(_several), Field(title="NAME [NAME ...]")] = ()
+    """Label to read, by default the format's first; several become one target, or a target and further ones.
+    """
+
+    @property
+    def first_label(self) -> str:
+        """The label that leads; empty for the format's first."""
+        return self.label[0] if self.label else ""
 
 
 def refuse_shared_features(ids: Mapping[Role, Sequence[str]], where: str) -> None:

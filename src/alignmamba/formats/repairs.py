@@ -36,7 +36,7 @@ class Repairs:
         rows: Sequence[int] = range(len(ids))
         targets = None
         if split.targets is not None:
-            rows, targets = self._labelled(role, ids, split.targets)
+            rows, targets = self._labelled(role, ids, split)
 
         @lru_cache(maxsize=1)  # every modality of a sample is asked for after the other
         def load(at: int) -> dict[str, Any]:
@@ -103,15 +103,20 @@ class Repairs:
         return np.where(finite, stored, np.float32(0)) if self.options.nonfinite == "zero" else stored
 
     def _labelled(
-        self, role: Role, ids: Sequence[str], given: Sequence[Any]
+        self, role: Role, ids: Sequence[str], split: SplitArrays
     ) -> tuple[Sequence[int], list[Any] | None]:
-        """The rows to keep, and their labels."""
-        labels = [given[row] for row in range(len(given))]
-        rows = [row for row, label in enumerate(labels) if label is not None and _is_finite(label)]
-        done = "clip dropped" if rows else "split kept without labels"
-        self.foreign.faults.add("not a number label", where=role, done=done, count=len(labels) - len(rows))
-        if not rows:
+        """The rows to keep, and their labels: all that have this label or another one."""
+        given, faults = split.targets or (), self.foreign.faults
+        labels = [label if _is_known(label) else None for label in (given[row] for row in range(len(given)))]
+        lacking = [row for row, label in enumerate(labels) if label is None]
+        if len(lacking) == len(labels):
+            faults.add("not a number label", where=role, done="split kept without labels", count=len(labels))
             return range(len(ids)), None
+        bare = {row for row in lacking if not any(_is_known(cells[row]) for cells in split.labels.values())}
+        faults.add("not a number label", where=role, done="clip dropped", count=len(bare))
+        kept = len(lacking) - len(bare)
+        faults.add("not a number label", where=role, done="clip kept for its other labels", count=kept)
+        rows = [row for row in range(len(labels)) if row not in bare]
         return rows, [self._in_range(role, ids[row], labels[row]) for row in rows]
 
     def _in_range(self, role: Role, identity: str, label: Any) -> Any:
@@ -143,8 +148,10 @@ def _is_number(label: Any) -> bool:
     return isinstance(label, float | int | np.floating | np.integer) and not isinstance(label, bool)
 
 
-def _is_finite(label: Any) -> bool:
-    """Return whether a label is anything but a number that no float holds, or NaN."""
+def _is_known(label: Any) -> bool:
+    """Return whether a label is anything but none, a number that no float holds, or NaN."""
+    if label is None:
+        return False
     try:
         return not _is_number(label) or math.isfinite(label)
     except OverflowError:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from alignmamba.contracts import Batch, Output
 from alignmamba.methods.method import Method
 from alignmamba.models.network import Network, NetworkConfig
-from alignmamba.training.batches import BatchSource, targets_by_id
+from alignmamba.training.batches import BatchSource, known_targets
 from alignmamba.training.objective import Objective, Stage
 from alignmamba.training.selection import VALIDATION_LOSS
 
@@ -43,7 +43,7 @@ class BestConstant(Network[BestConstantConfig]):
 
 class MostLikely(Objective):
     """The median of the train labels, which has the least mean absolute error, or the logarithm of the share
-    of each class, counted once more than it is seen.
+    of each class, of several labels of their odds, counted once more than they are seen.
     """
 
     model: BestConstant
@@ -54,7 +54,8 @@ class MostLikely(Objective):
         return (Stage(optimisers=(), epochs=1, select=VALIDATION_LOSS, solved=True),)
 
     def prepare(self, train: BatchSource) -> None:
-        self.targets = torch.tensor(list(targets_by_id(train).values()), dtype=torch.float64)
+        known = known_targets(train, self.task)
+        self.targets = torch.tensor(list(known.values()), dtype=torch.float64)
 
     @torch.no_grad()
     def begin_epoch(self, stage: Stage, epoch: int) -> None:
@@ -62,6 +63,9 @@ class MostLikely(Objective):
         if self.task.kind == "regression":
             scale = self.target_scale
             self.model.output.fill_((float(self.targets.quantile(0.5)) - scale.mean) / scale.deviation)
+        elif self.task.kind == "multilabel":
+            there = (self.targets == 1).sum(0) + 1
+            self.model.output.copy_((there / ((self.targets == 0).sum(0) + 1)).log())
         else:
             counts = torch.bincount(self.targets.long(), minlength=self.task.num_outputs) + 1
             self.model.output.copy_((counts / counts.sum()).log())

@@ -27,6 +27,7 @@ class DMDConfig(CrossmodalFusionConfig):
     """Everything that defines DMD."""
 
     method = "dmd"
+    one_class = "parts samples of one class from others"
     d_model: Annotated[int, Field(ge=1, le=8192)] = 48
     kernel_size: Annotated[int, Field(ge=1, le=255)] = 5
     attention_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.3
@@ -200,7 +201,7 @@ class Distillation(Objective):
 
     def _error(self, said: Tensor, targets: Tensor) -> Tensor:
         """(batch, modality, ...) standardised predictions to (batch, modality) task losses."""
-        flat, truth = said.flatten(0, 1), targets.repeat_interleave(said.shape[1])
+        flat, truth = said.flatten(0, 1), targets.repeat_interleave(said.shape[1], 0)
         if self.task.kind == "regression":
             flat = self.target_scale.mean + self.target_scale.deviation * flat.double()
         return self.task_loss(flat, truth).view(said.shape[:2])
@@ -239,7 +240,9 @@ class Distillation(Objective):
     def _similarity(self, vectors: Tensor, present: Tensor, targets: Tensor) -> Tensor:
         """Margin between shared vectors, (batch, modality, width), of equal and of other labels, ()."""
         unit = functional.normalize(vectors, dim=2).flatten(0, 1)
-        labels, there = targets.repeat_interleave(vectors.shape[1]), present.flatten()
+        known = ~targets.isnan() if self.task.kind == "regression" else targets >= 0
+        labels = targets.where(known, 0).repeat_interleave(vectors.shape[1])
+        there = (present & known.unsqueeze(1)).flatten()
         compared = there.unsqueeze(1) & there & ~torch.eye(len(there), dtype=torch.bool, device=there.device)
         equal = labels.unsqueeze(1) == labels
         apart = torch.ones_like(equal, dtype=unit.dtype)

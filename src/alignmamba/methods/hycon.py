@@ -20,6 +20,9 @@ from alignmamba.training.objective import Objective
 class HyConConfig(AnchorVectorConfig):
     """Everything that defines HyCon."""
 
+    method = "HyCon"
+    one_class = "contrasts samples of one class with others"
+
     d_model: Annotated[int, Field(ge=1)] = 64
     """Width of the vector that a modality becomes."""
     hidden: Annotated[int, Field(ge=1)] = 64
@@ -96,7 +99,9 @@ class HybridContrast(Objective):
     def losses(self, batch: Batch, output: Output) -> Mapping[str, Tensor]:
         assert batch.targets is not None
         config = self.model.config
-        kinds = batch.targets >= config.neutral if self.task.kind == "regression" else batch.targets
+        regression = self.task.kind == "regression"
+        known = ~batch.targets.isnan() if regression else batch.targets >= 0
+        kinds = batch.targets >= config.neutral if regression else batch.targets
         unit, present = output.extras["unit"], output.extras["present"]
         likeness = _likeness(unit)
         samples, modalities = present.shape
@@ -104,7 +109,7 @@ class HybridContrast(Objective):
         there = present[:, :, None, None] & present[None, None]
         others = ~torch.eye(samples, dtype=torch.bool, device=unit.device)[:, None, :, None] & there
         alone = torch.eye(modalities, dtype=torch.bool, device=unit.device)[None, :, None, :]
-        positive = (kinds[:, None] == kinds[None])[:, None, :, None]
+        positive = ((kinds[:, None] == kinds[None]) & known[:, None] & known)[:, None, :, None]
         pairs = there & ~others & ~alone
         apart = ((likeness - config.margin).square() * pairs).sum((1, 2, 3)) / pairs.sum((1, 2, 3)).clamp(
             min=1

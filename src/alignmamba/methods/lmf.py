@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from alignmamba.contracts import Name, Output
 from alignmamba.methods.method import MMSA, Method
 from alignmamba.models.encoded import Encoded, Fusion, FusionConfig
+from alignmamba.models.heads import Ordered
 from alignmamba.nn.encoders import EncoderConfig
 from alignmamba.nn.language import AnyEncoderConfig
 from alignmamba.nn.recurrent import LastState
@@ -79,7 +80,8 @@ class LMF(Fusion[LMFConfig]):
                 for name, width in widths.items()
             }
         )
-        outputs = config.task.num_outputs
+        outputs = config.task.num_scores
+        self.order = Ordered(len(config.task.classes)) if config.task.kind == "ordinal" else None
         sizes = {**widths, first: config.sequence_out}
         self.factors = nn.ParameterDict(
             {
@@ -94,7 +96,7 @@ class LMF(Fusion[LMFConfig]):
 
     @property
     def embedding_width(self) -> int:
-        return self.config.rank * self.config.task.num_outputs
+        return self.config.rank * self.config.task.num_scores
 
     def _read(self, encoded: Encoded) -> Output:
         first, *others = encoded
@@ -106,7 +108,9 @@ class LMF(Fusion[LMFConfig]):
             extended = torch.cat([torch.ones_like(vector[:, :1]), vector], 1)
             products = products * torch.einsum("bw,rwo->bro", extended, self.factors[name])
         prediction: Tensor = torch.einsum("r,bro->bo", self.rank_weights[0], products) + self.bias
-        if self.config.task.kind == "regression":
+        if self.order is not None:
+            prediction = self.order(prediction)
+        elif self.config.task.kind == "regression":
             prediction = prediction.squeeze(1)
         return Output(prediction=prediction, embedding=products.flatten(1), extras=vectors)
 

@@ -15,7 +15,7 @@ from alignmamba.models.encoded import Encoded, Head, presence
 from alignmamba.models.vectors import AnchorVectorConfig, VectorFusion
 from alignmamba.nn.likelihood import Likelihood, LikelihoodKind
 from alignmamba.nn.recurrent import LastState
-from alignmamba.training.batches import BatchSource, targets_by_id
+from alignmamba.training.batches import BatchSource, every_target
 from alignmamba.training.objective import Minimise, Objective, Stage
 from alignmamba.training.pairs import contrast_of
 from alignmamba.training.refinement import check_signed
@@ -26,6 +26,7 @@ class MMIMConfig(AnchorVectorConfig):
     """Everything that defines MMIM."""
 
     method = "MMIM"
+    one_class = "bounds the information of samples of one class"
     least_modalities = 2
     d_model: Annotated[int, Field(ge=1)] = 16
     """Width of the vector that a modality becomes."""
@@ -121,7 +122,7 @@ class InformationBounds(Objective):
         return (Stage(optimisers=(estimators, rest), alternate="epoch"),)
 
     def prepare(self, train: BatchSource) -> None:
-        targets = targets_by_id(train)
+        targets = every_target(train, self.task, why="its bounds are of samples by their label")
         self.register_buffer("codes", self._codes(torch.tensor(list(targets.values()))))
         self.register_buffer("at_epoch", torch.tensor(-1))
         self.memory = SampleMemory(
@@ -179,7 +180,7 @@ class InformationBounds(Objective):
         return 2 if self.task.kind == "regression" else self.task.num_outputs
 
     def _codes(self, targets: Tensor) -> Tensor:
-        if self.task.kind == "classification":
+        if self.task.kind != "regression":
             return targets.long()
         return torch.where(
             targets == self.model.config.neutral, -1, (targets > self.model.config.neutral).long()

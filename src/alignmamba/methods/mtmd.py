@@ -20,6 +20,8 @@ from alignmamba.training.objective import Objective
 class MTMDConfig(VectorConfig):
     """Everything that defines MTMD as it is reconstructed here."""
 
+    method = "MTMD"
+    one_class = "teaches one class among others"
     d_model: Annotated[int, Field(ge=1)] = 32
     """Width of the vector that a modality becomes."""
     hidden: Annotated[int, Field(ge=1)] = 32
@@ -129,13 +131,14 @@ class MomentumDistillation(Objective):
         assert batch.targets is not None
         config, scale = self.model.config, self.target_scale
         regression = self.fused_classes is not None
-        target = self.binned(batch.targets) if regression else batch.targets
+        labelled = ~batch.targets.isnan() if regression else batch.targets >= 0
+        target = (self.binned(batch.targets) if regression else batch.targets).where(labelled, 0)
         zero = torch.zeros_like(terms["task"])
         unimodal, classified, distilled = zero, zero, zero
         said: Tensor | None = None
         if self.fused_classes is not None:
             scores = self.fused_classes(output.embedding)
-            classified = functional.cross_entropy(scores.float(), target, reduction="none")
+            classified = functional.cross_entropy(scores.float(), target, reduction="none") * labelled
             said = ((output.prediction - scale.mean) / scale.deviation).to(scores.dtype)
         else:
             scores = output.prediction
@@ -145,7 +148,8 @@ class MomentumDistillation(Objective):
             feature = self.subtasks[name](output.extras[f"of_{name}"])
             scores, said = self.classes[name](feature), None
             classified = (
-                classified + functional.cross_entropy(scores.float(), target, reduction="none") * here
+                classified
+                + functional.cross_entropy(scores.float(), target, reduction="none") * here * labelled
             )
             if regression:
                 said = self.numbers[name](feature)
@@ -172,7 +176,8 @@ class MomentumDistillation(Objective):
         scale, ends = self.target_scale, self.task.label_range
         low, high = ends or (scale.mean - 3 * scale.deviation, scale.mean + 3 * scale.deviation)
         last = self.model.config.bins - 1
-        return ((targets.double() - low) / (high - low) * last).round().clamp(0, last).long()
+        places = (targets.double() - low) / (high - low) * last
+        return places.nan_to_num().round().clamp(0, last).long()
 
 
 def divergence(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:

@@ -11,9 +11,10 @@ from alignmamba.capacity import refuse_beyond_memory
 from alignmamba.contracts import Batch, Output
 from alignmamba.errors import ConfigError
 from alignmamba.methods.method import Method
-from alignmamba.models.network import Head, Network, NetworkConfig
+from alignmamba.models.heads import Head
+from alignmamba.models.network import Network, NetworkConfig
 from alignmamba.nn.pooling import moments_and_ends, token_counts
-from alignmamba.training.batches import BatchSource, gather, targets_by_id
+from alignmamba.training.batches import BatchSource, gather, known_targets
 from alignmamba.training.objective import Objective, Stage
 
 PENALTIES: Final = tuple(10.0 ** (half / 2) for half in range(6, -11, -1))
@@ -94,7 +95,7 @@ class Solved(Objective):
 
     @torch.no_grad()
     def prepare(self, train: BatchSource) -> None:
-        rows, targets = _statistics_by_id(self.model, train), targets_by_id(train)
+        rows, targets = _statistics_by_id(self.model, train), known_targets(train, self.task)
         values, known = (torch.stack([rows[name][part] for name in targets]).double() for part in (0, 1))
         counts = known.sum(0).clamp(min=1)
         centre = (values * known).sum(0) / counts
@@ -115,7 +116,8 @@ class Solved(Objective):
         weight, bias = solve(PENALTIES[epoch])
         with torch.no_grad():
             self.model.head.weight.copy_(weight.T @ self.directions)
-            self.model.head.bias.copy_(bias)
+            if self.model.head.order is None:
+                self.model.head.bias.copy_(bias)
 
     def losses(self, batch: Batch, output: Output) -> Mapping[str, Tensor]:
         return self.supervised(batch, output)
@@ -129,14 +131,17 @@ class Solved(Objective):
         return weight.unsqueeze(1), targets.mean(0, keepdim=True)
 
     def _logistic(self, penalty: float) -> tuple[Tensor, Tensor]:
-        """(direction, class) and (class,) of the least mean cross-entropy plus half the penalty times the
-        squared weights, by L-BFGS from zero.
+        """(direction, score) and (score,) of the least mean cross-entropy plus half the penalty times the
+        squared weights, by L-BFGS from zero. Thresholds of ordered classes take the place of the bias, and
+        are set in the head.
         """
-        weight = self.inputs.new_zeros(self.inputs.shape[1], self.task.num_outputs, requires_grad=True)
-        bias = self.inputs.new_zeros(self.task.num_outputs, requires_grad=True)
-        targets = self.targets.long()
+        scores, order = self.task.num_scores, self.model.head.order
+        weight = self.inputs.new_zeros(self.inputs.shape[1], scores, requires_grad=True)
+        bias = self.inputs.new_zeros(scores, requires_grad=True)
+        if order is not None:
+            order.reset_parameters()
         search = torch.optim.LBFGS(
-            [weight, bias],
+            [weight, *([bias] if order is None else order.parameters())],
             max_iter=500,
             tolerance_grad=1e-7,
             tolerance_change=1e-12,
@@ -146,7 +151,8 @@ class Solved(Objective):
 
         def closure() -> Tensor:
             search.zero_grad()
-            error = functional.cross_entropy(self.inputs @ weight + bias, targets)
+            said = self.inputs @ weight + bias
+            error = self._mean_error(said if order is None else order(said))
             total: Tensor = error + penalty / 2 * weight.square().sum()
             total.backward()
             return total
@@ -154,6 +160,13 @@ class Solved(Objective):
         with torch.enable_grad():
             search.step(closure)
         return weight.detach(), bias.detach()
+
+    def _mean_error(self, said: Tensor) -> Tensor:
+        """Mean cross-entropy of (samples, class) scores, of several labels over those that are known."""
+        if self.task.kind != "multilabel":
+            return functional.cross_entropy(said, self.targets.long())
+        known = ~self.targets.isnan()
+        return functional.binary_cross_entropy_with_logits(said[known], self.targets[known])
 
 
 def _statistics_by_id(model: PooledLinear, train: BatchSource) -> dict[str, tuple[Tensor, Tensor]]:

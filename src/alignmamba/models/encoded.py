@@ -11,7 +11,8 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from alignmamba.contracts import Batch, ModalitySpec, Name, Output, Sequences
-from alignmamba.models.network import Head, Network, NetworkConfig, is_pretrained, merged
+from alignmamba.models.heads import Head
+from alignmamba.models.network import Network, NetworkConfig, is_pretrained, merged
 from alignmamba.nn.alignment import Tokens, since_first
 from alignmamba.nn.encoders import Encoder, EncoderConfig, encoder_of, group_mean
 from alignmamba.nn.language import (

@@ -6,6 +6,7 @@ from copy import deepcopy
 from dataclasses import replace
 from typing import Annotated, Any, ClassVar, Self, TypeVar
 
+import numpy as np
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
@@ -23,12 +24,14 @@ from alignmamba.contracts import (
     Task,
 )
 from alignmamba.errors import ConfigError, DataError, ShapeError
-from alignmamba.models.further_heads import FurtherHeads
+from alignmamba.models.heads import FurtherHeads, Thresholds
 from alignmamba.models.pretrained import Pretrained
 from alignmamba.nn.alignment import Tokens
 from alignmamba.nn.encoders import Standardise
 from alignmamba.ops.backends import exporting
 
+_OWN = "task"
+"""Name of thresholds of the target of the task itself."""
 # The order of the paper's modalities as anchors: text where it is present, then audio, then video.
 _CONVENTIONAL_ORDER = ("text", "audio", "video")
 
@@ -47,6 +50,8 @@ class NetworkConfig(Config):
     """Fewest modalities that there must be."""
     one_target: ClassVar[str] = ""
     """Reason why it predicts no further targets; empty where it does."""
+    one_class: ClassVar[str] = ""
+    """Reason why it does not take a task of several labels; empty where it does."""
 
     modalities: Annotated[tuple[ModalitySpec, ...], Field(min_length=1)]
     """The modalities the network takes, in the order that breaks ties."""
@@ -70,6 +75,9 @@ class NetworkConfig(Config):
             raise ValueError(f"anchor_order: found {unknown[0]!r}, expected some of {names}")
         if len(set(self.anchor_order)) != len(self.anchor_order):
             raise ValueError(f"anchor_order: names must be distinct, found {list(self.anchor_order)}")
+        if self.task.kind == "multilabel" and self.one_class:
+            found = f"a multilabel of {len(self.task.classes)}"
+            raise ValueError(f"task: found {found}, expected another kind: {self.method} {self.one_class}")
         if self.task.further and self.one_target:
             found = ", ".join(target.name for target in self.task.further)
             raise ValueError(f"targets: found {found}, expected none: {self.method} {self.one_target}")
@@ -143,20 +151,6 @@ def merged(values: Mapping[str, Any], layer: Mapping[str, Any]) -> dict[str, Any
 def is_pretrained(given: Any) -> bool:
     """Mark of an encoder whose fields are its own, under which no defaults of another kind are laid."""
     return isinstance(given, Mapping) and given.get("kind") == "pretrained"
-
-
-class Head(nn.Linear):
-    """Dropout and a linear map to the prediction, for regression in deviations from the targets' mean."""
-
-    def __init__(self, width: int, task: Task, dropout: float) -> None:
-        super().__init__(width, task.num_outputs)
-        self.dropout = nn.Dropout(dropout)
-        self.kind = task.kind
-
-    def forward(self, embedding: Tensor) -> Tensor:
-        """(batch, width) to (batch,) for regression, (batch, class) scores for classification."""
-        prediction = super().forward(self.dropout(embedding))
-        return prediction.squeeze(-1) if self.kind == "regression" else prediction
 
 
 class TargetScaling(nn.Module):
@@ -238,12 +232,17 @@ class Network(Pretrained[ConfigT], ScalesTargets, ABC, metaclass=_Completed):
             {m.name: Standardise(m.dim) for m in config.modalities if m.kind == "features"}
         )
         self.target_scaling = TargetScaling() if config.task.kind == "regression" else None
+        self.calling = nn.ModuleDict()
         self.further_heads: FurtherHeads | None = None
         self.further_scaling = nn.ModuleDict()
 
     def add_further_heads(self) -> None:
         """Make the heads of the task's further targets, last of all weights."""
         targets = self.config.task.further
+        several = [(_OWN, self.config.task), *((target.name, target) for target in targets)]
+        self.calling = nn.ModuleDict(
+            {name: Thresholds(len(each.classes)) for name, each in several if each.kind == "multilabel"}
+        )
         if targets:
             self.further_heads = FurtherHeads(self.embedding_width, targets)
             self.further_scaling = nn.ModuleDict(
@@ -317,6 +316,28 @@ class Network(Pretrained[ConfigT], ScalesTargets, ABC, metaclass=_Completed):
             )
         names = [str(number) for number in range(classes)] if isinstance(classes, int) else list(classes)
         return cls._made(modalities, Task(kind="classification", classes=tuple(names)), preset, options)
+
+    @classmethod
+    def for_task(
+        cls,
+        modalities: Mapping[str, int | ModalitySpec],
+        task: Task,
+        *,
+        preset: str = "default",
+        **options: Any,
+    ) -> Self:
+        """An untrained model for any task, for example ordered classes or several labels.
+
+        Args:
+            modalities: As for `for_regression`.
+            task: What it predicts.
+            preset: Named configuration to start from.
+            **options: Fields of the configuration that differ from it, nested ones as mappings.
+
+        Raises:
+            ConfigError: If a modality, the preset or an option is not as expected.
+        """
+        return cls._made(modalities, task, preset, options)
 
     @classmethod
     def _made(
@@ -498,6 +519,19 @@ class Network(Pretrained[ConfigT], ScalesTargets, ABC, metaclass=_Completed):
             )
             for name, module in self.further_scaling.items()
         }
+
+    @property
+    def thresholds(self) -> dict[str, np.ndarray]:
+        """Probabilities from which classes are called, of each target of several labels."""
+        return {
+            "" if name == _OWN else name: module.get_buffer("values").cpu().numpy().copy()
+            for name, module in self.calling.items()
+        }
+
+    def call_from(self, thresholds: Mapping[str, np.ndarray]) -> None:
+        """Store thresholds, as `thresholds` gives them."""
+        for name, values in thresholds.items():
+            self.calling[name or _OWN].get_buffer("values").copy_(torch.from_numpy(values))
 
     def scale_targets(self, scale: TargetScale) -> None:
         """Store mean and deviation of the targets of a regression task.

@@ -263,11 +263,7 @@ class Pretrained(nn.Module, Generic[ConfigT]):
             for m in modalities
         )
         arrays = ", ".join(f'"{m.name}": [{_EXAMPLES[m.kind].format(width=m.dim)}]' for m in modalities)
-        use = (
-            "probabilities = prediction.softmax(1)"
-            if task.kind == "classification"
-            else "value = prediction[0].item()"
-        )
+        use = _USES[task.kind]
         return f"""---
 library_name: alignmamba
 tags: [{", ".join(("multimodal", *self.tags))}]
@@ -305,6 +301,12 @@ sample lacks. The model is not reliable on data of another kind than it was trai
 """
 
 
+_USES: Final = {
+    "regression": "value = prediction[0].item()",
+    "classification": "probabilities = prediction.softmax(1)",
+    "ordinal": "probabilities = prediction.softmax(1)",
+    "multilabel": "probabilities = prediction.sigmoid()",
+}
 _EXAMPLES: Final = {"features": "torch.zeros(10, {width})", "tokens": "[0, 0, 0]"}
 
 
@@ -325,7 +327,8 @@ def _outputs(task: Task) -> str:
         )
     shown = ", ".join(map(quoted, task.classes[:_CLASSES_SHOWN]))
     more = f" and {len(task.classes) - _CLASSES_SHOWN} more" if len(task.classes) > _CLASSES_SHOWN else ""
-    return f"one of {len(task.classes)} classes: {shown}{more}"
+    what = {"multilabel": "any of", "ordinal": "one, in order, of"}.get(task.kind, "one of")
+    return f"{what} {len(task.classes)} classes: {shown}{more}"
 
 
 def _trained_on(provenance: Provenance | None) -> str:

@@ -18,6 +18,7 @@ from alignmamba import __version__
 from alignmamba.capacity import refuse_beyond_memory
 from alignmamba.contracts import Corpus, ModalitySpec, Predictions, Role, Split, Task
 from alignmamba.data.archive import load_corpus
+from alignmamba.data.leading_target import LeadingConfig, led_by
 from alignmamba.data.loader import Loader, lost_workers_told
 from alignmamba.data.missing_protocols import only
 from alignmamba.data.storage import MANIFEST
@@ -25,8 +26,8 @@ from alignmamba.data.synthetic import synthetic_corpus
 from alignmamba.errors import CheckpointError, ConfigError, DataError
 from alignmamba.formats import FORMATS
 from alignmamba.formats.conversion_cache import cached_corpus
-from alignmamba.formats.foreign import NeedsOptionError, ReadOptions
-from alignmamba.formats.known_formats import check_source, recognised
+from alignmamba.formats.foreign import NeedsOptionError
+from alignmamba.formats.known_formats import any_options, check_source, recognised
 from alignmamba.formats.tables.draft import refuse_undescribed
 from alignmamba.methods import METHODS
 from alignmamba.models.encoded import FusionConfig
@@ -43,10 +44,11 @@ Nonfinite = Literal["error", "zero", "mean"]
 _KERNELS, _OTHERS = ("torch", "numpy", "numba", "triton"), ("safetensors", "pydantic", "transformers")
 
 
-def located(data: str, nonfinite: Nonfinite) -> str:
+def located(data: str, nonfinite: Nonfinite, *, labels: Sequence[str] = ()) -> str:
     """Place of the corpus that lies there: the same, or where a file of a foreign format is converted to,
-    once, into a cache. Values of such a file that are not finite become 0 unless something else is asked for.
-    Raises a `DataError` if there is neither a corpus nor a file that can be converted.
+    once, into a cache, led by these labels. Values of such a file that are not finite become 0 unless
+    something else is asked for. Raises a `DataError` if there is neither a corpus nor a file that can be
+    converted.
     """
     if data == SYNTHETIC:
         return data
@@ -59,7 +61,8 @@ def located(data: str, nonfinite: Nonfinite) -> str:
             return data
         refuse_undescribed(path)
         raise DataError(f"{path}: expected a corpus directory or a file of the formats {', '.join(FORMATS)}")
-    options = ReadOptions(nonfinite="zero" if nonfinite == "error" else "keep")
+    chosen = {"label": tuple(labels)} if labels else {}
+    options = any_options()(nonfinite="zero" if nonfinite == "error" else "keep", **chosen)
     try:
         with samples_display("converted") as told:
             return str(cached_corpus(path, options, told=told))
@@ -69,21 +72,34 @@ def located(data: str, nonfinite: Nonfinite) -> str:
 
 
 def corpus_at(
-    data: str | Path | Corpus, nonfinite: Nonfinite, *, means: Mapping[str, np.ndarray] | None = None
+    data: str | Path | Corpus,
+    nonfinite: Nonfinite,
+    *,
+    labels: Sequence[str] = (),
+    means: Mapping[str, np.ndarray] | None = None,
 ) -> Corpus:
-    """The corpus in that directory or made from that file, or the synthetic one; a corpus as it is."""
+    """The corpus in that directory or made from that file, led by `labels`, or the synthetic one; a corpus as
+    it is.
+    """
     if isinstance(data, Corpus):
         return data
-    return corpus_in(located(str(data), nonfinite), nonfinite, means=means)
+    return corpus_in(located(str(data), nonfinite, labels=labels), nonfinite, means=means)
 
 
-def corpus_in(place: str, nonfinite: Nonfinite, *, means: Mapping[str, np.ndarray] | None = None) -> Corpus:
-    """The corpus in a place that `located` gave. By modality, `means` stand in for values that are not
-    finite; by default those of its own train split.
+def corpus_in(
+    place: str,
+    nonfinite: Nonfinite,
+    *,
+    leading: LeadingConfig = LeadingConfig(),  # noqa: B008 # immutable
+    means: Mapping[str, np.ndarray] | None = None,
+) -> Corpus:
+    """The corpus in a place that `located` gave, led as a run asks. By modality, `means` stand in for values
+    that are not finite; by default those of its own train split.
     """
-    if place == SYNTHETIC:
-        return synthetic_corpus()
-    return load_corpus(place, nonfinite=nonfinite, means=means)
+    loaded = (
+        synthetic_corpus() if place == SYNTHETIC else load_corpus(place, nonfinite=nonfinite, means=means)
+    )
+    return led_by(loaded, leading)
 
 
 def own_data(config: RunConfig) -> str:

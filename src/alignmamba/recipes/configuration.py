@@ -16,6 +16,7 @@ from pydantic.fields import FieldInfo
 from alignmamba.contracts import Config, Corpus, Name, configurations, dotted_keys
 from alignmamba.data.cross_validation import FoldsConfig
 from alignmamba.data.further_targets import FurtherConfig
+from alignmamba.data.leading_target import LeadingConfig
 from alignmamba.data.loader import LARGEST_BATCH, LoaderConfig, batch_size_for
 from alignmamba.data.missing_protocols import MissingConfig
 from alignmamba.data.training_subset import SubsetConfig
@@ -92,6 +93,8 @@ class RunConfig(Config):
     """Options of the model that differ from the preset, for example ``{"d_model": 64}``."""
     modalities: tuple[Name, ...] = ()
     """Those of the corpus's modalities that the model gets; empty means all."""
+    leading: LeadingConfig = LeadingConfig()
+    """Labels that the run is about, in place of the target of the corpus."""
     targets: dict[Name, FurtherConfig] = Field(default_factory=dict)
     """Labels of the corpus that are predicted besides its target, by name, for example ``{"label_T":
     {"modality": "text"}}``."""
@@ -181,6 +184,8 @@ class RunConfig(Config):
             del settings["modalities"]
         if not self.targets:
             del settings["targets"]
+        if self.leading == LeadingConfig():
+            del settings["leading"]
         if self.missing.protocol == "none":
             del settings["missing"]
         if self.split_valid is None:

@@ -9,9 +9,12 @@ import numpy as np
 from lightning_fabric import Fabric
 
 from alignmamba.contracts import ROLES, Corpus, ModalitySpec, Predictions, Role, Split, Task
+from alignmamba.data.labelled_splits import is_labelled
+from alignmamba.data.leading_target import LeadingConfig, led_as
 from alignmamba.data.missing_protocols import MissingConfig, WithheldSplit, only, patterns, withheld
 from alignmamba.errors import ConfigError, DataError
 from alignmamba.evaluation.metrics import nonfinite_problem, score
+from alignmamba.evaluation.thresholds import in_words
 from alignmamba.models.network import Network
 from alignmamba.recipes.assembly import (
     Nonfinite,
@@ -137,10 +140,13 @@ def _loaded(
     found, config, model = ready.stored, ready.config, ready.model
     called = {new: old for old, new in rename.items()}
     means = {called.get(name, name): mean.numpy() for name, mean in model.training_means().items()}
-    corpus = corpus_at(data or own_data(config), nonfinite or config.nonfinite, means=means)
+    labels = config.leading.labels
+    corpus = corpus_at(data or own_data(config), nonfinite or config.nonfinite, labels=labels, means=means)
     if data is None:
         check_unchanged(found, corpus, config)
     trained_on = corpus.checksum == found.identity().get("corpus", {}).get("checksum")
+    if config.leading != LeadingConfig():
+        corpus = led_as(corpus, model.config.task)
     if trained_on:  # wherever it lies
         corpus = as_trained(found, config, corpus)
     matching = matched(model.config.modalities, corpus, rename=rename, ignore=ignore, trained_on=trained_on)
@@ -230,6 +236,7 @@ def evaluate(
         make_directory(Path(out))
     complete = loaded.predictions(rows)
     full = score(corpus.task, complete)
+    several = bool(loaded.model.thresholds)
     report: dict[str, Any] = {
         "run": str(loaded.stored.path),
         "corpus": corpus_identity(corpus),
@@ -237,6 +244,7 @@ def evaluate(
         "samples": len(rows),
         "modalities": loaded.matched.facts([rows]),
         "metrics": full,
+        **({"thresholds": in_words(loaded.model.thresholds, loaded.model.config.task)} if several else {}),
         "references": dict(corpus.references),
         "distance_covered": distance_covered(full, corpus.references),
     }
@@ -386,11 +394,6 @@ def _check_nothing_is_empty(split: Split, kept: Sequence[ModalitySpec]) -> None:
 def _check_role(split: str) -> None:
     if split not in ROLES:
         raise ConfigError(f"split: found {split!r}, expected one of {', '.join(ROLES)}")
-
-
-def is_labelled(split: Split) -> bool:
-    """Return whether the samples of a split have targets."""
-    return len(split) > 0 and split[0].target is not None
 
 
 def refuse_unlabelled(corpus: Corpus, roles: Sequence[Role]) -> None:

@@ -125,15 +125,22 @@ def together(parts: Sequence[Predictions]) -> Predictions:
         ids=tuple(identity for part in parts for identity in part.ids),
         prediction=np.concatenate([part.prediction for part in parts]),
         targets=np.concatenate(targets) if len(targets) == len(parts) else None,
+        called=_called(parts),
         further={
             name: FurtherPredictions(
                 prediction=np.concatenate([part.further[name].prediction for part in parts]),
                 targets=np.concatenate([part.further[name].targets for part in parts]),
+                called=_called([part.further[name] for part in parts]),
             )
             for name in parts[0].further
             if name in common
         },
     )
+
+
+def _called(parts: Sequence[Predictions | FurtherPredictions]) -> np.ndarray | None:
+    found = [part.called for part in parts if part.called is not None]
+    return np.concatenate(found) if len(found) == len(parts) else None
 
 
 def _check_same(place: Path, config: RunConfig, corpus: Corpus) -> None:

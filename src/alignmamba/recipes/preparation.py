@@ -42,13 +42,14 @@ def prepared(config: RunConfig, *, seeds: Iterable[int] = ()) -> Prepared:
     """Load a corpus, perhaps a foreign file, and make it fit for training under this and other `seeds`.
     Raises a `ConfigError` or a `DataError` for a split or a modality that cannot be had.
     """
-    config = config.model_copy(update={"data": located(config.data, config.nonfinite)})
+    place = located(config.data, config.nonfinite, labels=config.leading.labels)
+    config = config.model_copy(update={"data": place})
     if config.folds.number and config.split_valid is not None:
         raise ConfigError("split_valid: a fold has a valid split of its own; drop split_valid or folds")
     if _is_divided(config):
         whole, made = _with_own_splits(config, config.data, seeds=seeds)
     else:
-        whole = corpus_in(config.data, config.nonfinite)
+        whole = corpus_in(config.data, config.nonfinite, leading=config.leading)
         _refuse_without_valid(whole)
         made = _Divided(corpus=whole, steps={})
     corpus, notes = made.corpus, list(made.notes)
@@ -95,9 +96,9 @@ def training_corpus(run: RunDirectory, config: RunConfig, data: str) -> Corpus:
     """The corpus that an unfinished run is resumed on, from where it lies now; a `CheckpointError` if it is
     another.
     """
-    place = located(data, config.nonfinite)
+    place = located(data, config.nonfinite, labels=config.leading.labels)
     if not _is_divided(config):
-        corpus = corpus_in(place, config.nonfinite)
+        corpus = corpus_in(place, config.nonfinite, leading=config.leading)
         check_unchanged(run, corpus, config)
     else:
         _, made = _with_own_splits(config, place, run=run)
@@ -213,7 +214,8 @@ def _with_own_splits(
     by_means = config.nonfinite == "mean" and place != SYNTHETIC
     # Means stand in for values that are not finite: they have to be those of the samples that are left to
     # train on.
-    corpus = corpus_in(place, config.nonfinite, means={} if by_means else None)
+    leading = config.leading
+    corpus = corpus_in(place, config.nonfinite, leading=leading, means={} if by_means else None)
     if run is not None:
         check_unchanged(run, corpus, config)
     if config.split_valid is not None:
@@ -222,7 +224,8 @@ def _with_own_splits(
             samples.split(config.split_valid, seed=seed)
     made = _divided(corpus, config)
     if by_means:
-        corpus = corpus_in(place, "mean", means=finite_means(made.corpus.split("train"), corpus.modalities))
+        means = finite_means(made.corpus.split("train"), corpus.modalities)
+        corpus = corpus_in(place, "mean", leading=leading, means=means)
         made = _divided(corpus, config)
     return (joined(corpus) if config.folds.number else corpus), made
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Final, cast
 
 import numpy as np
+from numpy.typing import NDArray
 
 from alignmamba.checksums import LIST, check_listed, checksum, read_listed, write_list
 from alignmamba.contracts import Corpus, FurtherPredictions, Predictions, Target, Task
@@ -302,61 +303,47 @@ def plain(value: Any) -> Any:
 
 
 def prediction_table(predictions: Predictions, task: Task) -> Table:
-    """Ids, known targets, predictions, and of a classification the probability of every class; the same of
-    each further target, whose columns begin with its name and a dot.
+    """Ids, known targets, predictions, and of classes the probability of each; the same of each further
+    target, whose columns begin with its name and a dot. Each class of a multilabel has a target and a
+    prediction, 1 where it is there.
     """
-    table: Table = {"id": list(predictions.ids), **_main_columns(predictions, task)}
+    table: Table = {"id": list(predictions.ids), **_columns(task, predictions)}
     for target in task.further:
         if target.name in predictions.further:
-            columns = _further_columns(target, predictions.further[target.name])
+            columns = _columns(target, predictions.further[target.name])
             table |= {f"{target.name}.{name}": values for name, values in columns.items()}
     return table
 
 
-def _further_columns(target: Target, said: FurtherPredictions) -> Table:
-    """Columns of one further target; what a sample lacks is empty."""
+def _columns(target: Task | Target, said: Predictions | FurtherPredictions) -> Table:
+    """Columns of one target, without those of the truth where it is unknown in all samples; what a sample
+    lacks is empty.
+    """
 
     def number(value: float) -> float | None:
         return None if math.isnan(value) else float(value)
 
-    if target.kind == "regression":
+    def by_class(what: str, values: NDArray[Any]) -> Table:
         return {
-            "target": [number(value) for value in said.targets],
-            "prediction": [number(value) for value in said.prediction],
-        }
-    probable = {
-        f"p({name})": [number(value) for value in said.prediction[:, index]]
-        for index, name in enumerate(target.classes)
-    }
-    if target.kind == "multilabel":
-        truth = {
-            f"target({name})": [number(value) for value in said.targets[:, index]]
+            f"{what}({name})": [number(value) for value in values[:, index]]
             for index, name in enumerate(target.classes)
         }
-        return {**truth, **probable}
-    return {
-        "target": [target.classes[int(index)] if index >= 0 else None for index in said.targets],
-        "prediction": [
-            None if np.isnan(row).any() else target.classes[int(row.argmax())] for row in said.prediction
-        ],
-        **probable,
-    }
 
+    def name(index: float) -> str | None:
+        return target.classes[int(index)] if index >= 0 else None
 
-def _main_columns(predictions: Predictions, task: Task) -> Table:
-    """Columns of the target that the task is about."""
-    table: Table = {}
-    if task.kind == "regression":
-        if predictions.targets is not None:
-            table["target"] = [float(value) for value in predictions.targets]
-        table["prediction"] = [float(value) for value in predictions.prediction]
-        return table
-    if predictions.targets is not None:
-        table["target"] = [task.classes[int(index)] for index in predictions.targets]
-    table["prediction"] = [task.classes[int(index)] for index in predictions.prediction.argmax(axis=1)]
-    for index, name in enumerate(task.classes):
-        table[f"p({name})"] = [float(value) for value in predictions.prediction[:, index]]
-    return table
+    truth, values, table = said.targets, said.prediction, Table()
+    if target.kind == "multilabel":
+        called = np.where(np.isnan(values), np.nan, values >= 0.5 if said.called is None else said.called)
+        table = {} if truth is None else by_class("target", truth)
+        return {**table, **by_class("prediction", called), **by_class("p", values)}
+    of = number if target.kind == "regression" else name
+    if truth is not None:
+        table["target"] = [of(value) for value in truth]
+    if target.kind == "regression":
+        return {**table, "prediction": [number(value) for value in values]}
+    table["prediction"] = [None if np.isnan(row).any() else name(row.argmax()) for row in values]
+    return {**table, **by_class("p", values)}
 
 
 def missing_table(split: WithheldSplit) -> Table:

@@ -3,7 +3,7 @@
 import csv
 import io
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self, TypeVar
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from pydantic import TypeAdapter, ValidationError
 
 from alignmamba.checksums import read_listed, unstamped
-from alignmamba.contracts import FurtherPredictions, Predictions, Role, Target, Task
+from alignmamba.contracts import NO_CLASS, FurtherPredictions, Predictions, Role, Target, Task
 from alignmamba.errors import CheckpointError, first_fault, shown
 from alignmamba.files import parse_json
 from alignmamba.recipes.run_directory import ENVIRONMENT, METRICS, TABLE_BYTES
@@ -120,52 +120,110 @@ class Samples:
     split: str
     ids: tuple[str, ...]
     targets: tuple[str, ...] | None
-    """Values as written: names of classes or numbers; ``None`` where unknown."""
+    """Values as written: names of classes or numbers, empty where a sample has none; of several labels the
+    names of those that are there in one text; ``None`` where all are unknown."""
     predictions: tuple[str, ...]
     classes: tuple[str, ...]
     """Empty for a regression."""
     withheld: Mapping[str, tuple[bool, ...]]
     """Mask of the samples without a modality, by modality; empty where nothing was withheld."""
     probabilities: NDArray[np.float64] | None = None
-    """(samples, classes) of a classification, where they were asked for."""
+    """(samples, classes) of classes, where they were asked for."""
+    labels: tuple[NDArray[np.float64] | None, NDArray[np.bool_]] | None = None
+    """Truth of several labels, (samples, classes), 1 where one is there, 0 where not, NaN where that is
+    unknown; and those that are called."""
+
+    @property
+    def known(self) -> tuple[tuple[str, str], ...]:
+        """Target and prediction of the samples that have a target."""
+        return tuple(pair for pair in zip(self.targets or (), self.predictions, strict=False) if pair[0])
 
     def as_predictions(self, task: Task) -> Predictions:
-        """The same for `alignmamba.evaluation`; needs targets, and of a classification probabilities."""
+        """The same for `alignmamba.evaluation`; needs targets, and of classes probabilities."""
         targets = self.targets or ()
         if task.kind == "regression":
             values = np.array([float(value) for value in self.predictions])
-            truth = np.array([float(value) for value in targets])
+            truth = np.array([float(value) if value else math.nan for value in targets])
             return Predictions(ids=self.ids, prediction=values, targets=truth)
-        number = {name: place for place, name in enumerate(task.classes)}
         assert self.probabilities is not None
+        if self.labels is not None:
+            there, called = self.labels
+            return Predictions(ids=self.ids, prediction=self.probabilities, targets=there, called=called)
+        number = {"": -1} | {name: place for place, name in enumerate(task.classes)}
         classes = np.array([number[value] for value in targets], dtype=np.int64)
         return Predictions(ids=self.ids, prediction=self.probabilities, targets=classes)
 
 
 def read_predictions(path: Path, split: str, *, probabilities: bool) -> Samples:
     """A table of predictions."""
-    table = read_csv(path, "id", "prediction")
+    table = read_csv(path, "id")
     classes = classes_of(table)
+    if classes and f"prediction({classes[0]})" in table:
+        return _read_labels(path, split, table, classes, probabilities=probabilities)
+    if "prediction" not in table:
+        raise _lacks(path, "prediction", table)
     known = set(classes)
-    for value in (*table["prediction"], *table.get("target", ())):
+    for value in (*table["prediction"], *filter(None, table.get("target", ()))):
         if not classes:
             _finite(path, value)
         elif value not in known:
             raise CheckpointError(
                 f"{path}: found {value[:60]!r}, expected one of the classes {', '.join(classes)[:200]}"
             )
-    shares = None
-    if probabilities and classes:
-        shares = np.array([[_finite(path, value) for value in table[f"p({name})"]] for name in classes]).T
+    targets = table.get("target", ())
     return Samples(
         split=split,
         ids=table["id"],
-        targets=table.get("target"),
+        targets=targets if any(targets) else None,
         predictions=table["prediction"],
         classes=classes,
         withheld={},
-        probabilities=shares,
+        probabilities=_shares(path, table, classes) if probabilities and classes else None,
     )
+
+
+def _read_labels(
+    path: Path, split: str, table: Mapping[str, Sequence[str]], classes: Sequence[str], *, probabilities: bool
+) -> Samples:
+    """A table of predictions of several labels."""
+    called = _numbers(path, table, [f"prediction({name})" for name in classes]) > 0
+    columns = [f"target({name})" for name in classes]
+    there = _numbers(path, table, columns) if all(name in table for name in columns) else None
+    targets = None
+    if there is not None and not np.isnan(there).all():
+        known: list[bool] = np.any(~np.isnan(there), axis=1).tolist()
+        said = _named(there, classes)
+        targets = tuple(text if has else "" for text, has in zip(said, known, strict=True))
+    return Samples(
+        split=split,
+        ids=tuple(table["id"]),
+        targets=targets,
+        predictions=_named(called, classes),
+        classes=tuple(classes),
+        withheld={},
+        probabilities=_shares(path, table, classes) if probabilities else None,
+        labels=(None if targets is None else there, called),
+    )
+
+
+def _named(labels: NDArray[Any], classes: Sequence[str]) -> tuple[str, ...]:
+    """Names of the labels that are there in each sample, (samples, classes) above 0, in one text."""
+    return tuple(
+        ", ".join(name for name, there in zip(classes, row, strict=True) if there > 0) or NO_CLASS
+        for row in labels.tolist()
+    )
+
+
+def _shares(path: Path, table: Mapping[str, Sequence[str]], classes: Sequence[str]) -> NDArray[np.float64]:
+    return np.array([[_finite(path, value) for value in table[f"p({name})"]] for name in classes]).T
+
+
+def _numbers(path: Path, table: Mapping[str, Sequence[str]], columns: Sequence[str]) -> NDArray[np.float64]:
+    """Numbers of some columns, (samples, columns), NaN where a cell is empty."""
+    if lacking := [name for name in columns if name not in table]:
+        raise _lacks(path, lacking[0], table)
+    rows = [[_number(path, text) if text else math.nan for text in table[name]] for name in columns]
+    return np.array(rows, dtype=np.float64).T
 
 
 def scored_predictions(path: Path, task: Task) -> Predictions:
@@ -187,21 +245,19 @@ def scored_predictions(path: Path, task: Task) -> Predictions:
 
 def _further(path: Path, table: Mapping[str, Sequence[str]], target: Target) -> FurtherPredictions | None:
     """Columns of a further target, as `run_directory.prediction_table` writes them; ``None`` without any."""
-
-    def numbers(*columns: str) -> NDArray[np.float64]:
-        rows = [[_number(path, text) if text else math.nan for text in table[name]] for name in columns]
-        return np.array(rows, dtype=np.float64).T
-
     name = f"{target.name}."
-    wanted = [f"p({each})" for each in target.classes] or ["prediction"]
-    truth = [f"target({each})" for each in target.classes] if target.kind == "multilabel" else ["target"]
-    if any(name + each not in table for each in (*wanted, *truth)):
+    several = target.kind == "multilabel"
+    wanted = [f"{name}p({each})" for each in target.classes] or [f"{name}prediction"]
+    truth = [f"{name}target({each})" for each in target.classes] if several else [f"{name}target"]
+    if any(each not in table for each in (*wanted, *truth)):
         return None
-    prediction = numbers(*(name + each for each in wanted))
+    prediction = _numbers(path, table, wanted)
     if target.kind == "regression":
-        return FurtherPredictions(prediction=prediction[:, 0], targets=numbers(f"{name}target")[:, 0])
-    if target.kind == "multilabel":
-        return FurtherPredictions(prediction=prediction, targets=numbers(*(name + each for each in truth)))
+        return FurtherPredictions(prediction=prediction[:, 0], targets=_numbers(path, table, truth)[:, 0])
+    if several:
+        calls = [f"{name}prediction({each})" for each in target.classes]
+        called = _numbers(path, table, calls) > 0 if all(each in table for each in calls) else None
+        return FurtherPredictions(prediction=prediction, targets=_numbers(path, table, truth), called=called)
     places = {each: place for place, each in enumerate(target.classes)}
     unknown = [text for text in table[f"{name}target"] if text and text not in places]
     if unknown:
@@ -268,8 +324,12 @@ def read_csv(path: Path, *needed: str) -> dict[str, tuple[str, ...]]:
             raise CheckpointError(f"{path}: row {number}: found {len(row)} fields, expected {len(header)}")
     lacking = [name for name in needed if name not in header]
     if lacking:
-        raise CheckpointError(f"{path}: expected a column {lacking[0]!r}, found {', '.join(header)[:200]}")
+        raise _lacks(path, lacking[0], header)
     return {name: tuple(row[place] for row in rows) for place, name in enumerate(header)}
+
+
+def _lacks(path: Path, column: str, found: Iterable[str]) -> CheckpointError:
+    return CheckpointError(f"{path}: expected a column {column!r}, found {', '.join(found)[:200]}")
 
 
 def read_text(path: Path) -> str:

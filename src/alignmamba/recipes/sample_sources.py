@@ -94,7 +94,7 @@ def fit(
         )
     if ours is not None:
         if standardise:
-            ours.standardise(fit_standardisation(_samples(sources[0]), ours.config.modalities, task))
+            ours.standardise(fit_standardisation(_samples(sources[0], task), ours.config.modalities, task))
         ours.provenance = None
     with shown_progress(progress) as shown:
         return loop.fit(
@@ -165,18 +165,18 @@ def _split_of(dataset: Any, role: Role, task: Task, specs: tuple[ModalitySpec, .
     return checked.split(role)
 
 
-def _samples(source: BatchSource) -> Any:
+def _samples(source: BatchSource, task: Task) -> Any:
     """The train samples of a source, for what is learnt from them before training."""
     if isinstance(source, Loader):
         return source.split
-    return _Unpacked(source)
+    return _Unpacked(source, task)
 
 
 class _Unpacked:
     """The samples of batches, one by one: as much of a split as standardisation reads."""
 
-    def __init__(self, source: BatchSource) -> None:
-        self.role, self._source = source.role, source
+    def __init__(self, source: BatchSource, task: Task) -> None:
+        self.role, self._source, self._task = source.role, source, task
 
     def __iter__(self) -> Iterator[Sample]:
         for batch in self._source:
@@ -189,7 +189,7 @@ class _Unpacked:
                 yield Sample(
                     id=identity,
                     features=features,
-                    target=None if batch.targets is None else batch.targets[row].item(),
+                    target=None if batch.targets is None else self._task.known(batch.targets[row].tolist()),
                 )
 
 
@@ -228,8 +228,8 @@ class _Batches:
 
     def _checked(self, batch: Batch) -> Batch:
         targets = batch.targets
-        if targets is None or self._task.kind == "regression":
-            return batch
+        if targets is None or self._task.kind in ("regression", "multilabel"):
+            return batch  # of several labels, `Batch.of` and the objective look at values and shape
         if targets.is_floating_point() or bool(((targets < 0) | (targets >= len(self._task.classes))).any()):
             raise DataError(
                 f"{self.role}: expected class indices from 0 to {len(self._task.classes) - 1}, found"

@@ -18,8 +18,8 @@ from alignmamba.recipes.configuration import RunConfig
 from alignmamba.recipes.run_directory import MODEL, RunDirectory
 
 _SHOWN = 6
-_OWN_SCALES = ("standardisers.", "target_scaling.", "further_scaling.")
-"""Beginnings of what a run measures on its own train split."""
+_OWN_SCALES = ("standardisers.", "target_scaling.", "further_scaling.", "calling.")
+"""Beginnings of what a run measures on its own train split, and thresholds."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -23,6 +23,7 @@ from alignmamba.evaluation.metrics import (
     score,
     undefined_notes,
 )
+from alignmamba.evaluation.thresholds import chosen_thresholds, in_words
 from alignmamba.files import refused_by_machine
 from alignmamba.methods import METHODS
 from alignmamba.models.network import Network
@@ -126,6 +127,8 @@ class RunResult:
     """
     missing: Mapping[str, Any] | None = None
     """Facts of what is withheld: ``protocol``, ``rate`` and the ``effective_rate`` of valid and test."""
+    thresholds: Mapping[str, float] | None = None
+    """Probabilities from which labels are called, of targets of several labels."""
     first_process: bool = True
     """False in all but one of several processes that trained together; that one speaks for all."""
 
@@ -181,6 +184,7 @@ def plan(config: RunConfig, *, out: str | Path | None = None, overwrite: bool = 
     made = prepared(pinned_start(config))
     corpus = made.corpus
     complete = resolve(made.config, corpus)
+    _check_thresholds(complete.fit.thresholds, corpus.task)
     digest = complete.digest(corpus)
     name = re.sub(r"[^\w.-]+", "-", corpus.name)
     if out is not None:
@@ -211,6 +215,13 @@ def plan(config: RunConfig, *, out: str | Path | None = None, overwrite: bool = 
 def refuse_missing_extras(config: RunConfig) -> None:
     """Refuse, by a `ConfigError`, settings that need a package which is not installed."""
     require_loggers(config.fit)
+
+
+def _check_thresholds(thresholds: str, task: Task) -> None:
+    if thresholds != "half" and "multilabel" not in (task.kind, *(target.kind for target in task.further)):
+        raise ConfigError(
+            f"fit.thresholds: found {thresholds!r}, expected 'half', as no target has several labels"
+        )
 
 
 def _check_select(select: str, task: Task) -> None:
@@ -324,6 +335,8 @@ def _train(
         metrics, rates, notes = _evaluate_best(model, config, corpus, run, fabric, sources)
         summary = _summary(model, corpus, metrics, result)
         notes += run.resumed_under()
+        if model.thresholds:
+            summary["thresholds"] = in_words(model.thresholds, corpus.task)
         if notes:
             summary["notes"] = notes
         if config.missing.protocol != "none":
@@ -370,6 +383,10 @@ def fitted(
         resume=resume,
         progress=progress,
     )
+    if config.fit.thresholds == "validation":
+        loss = config.fit.regression_loss
+        said = predict(model, sources["valid"], task=corpus.task, fabric=fabric, regression_loss=loss)
+        model.call_from(chosen_thresholds(corpus.task, said))
     return model, result
 
 
@@ -453,7 +470,7 @@ def _evaluate_best(
         if problem is None and predictions.targets is not None:
             metrics[role] = score(corpus.task, predictions)
             notes += undefined_notes(role, metrics[role])
-            if corpus.task.kind == "classification":
+            if corpus.task.has_one_class:
                 tables[f"confusion_{role}"] = confusion_table(predictions, corpus.task)
         if config.missing.protocol != "none":
             rates[role] = split.effective_rate
@@ -486,7 +503,7 @@ def _result(
     """The contents of ``metrics.json`` with what they belong to."""
     identity = run.identity()
     names = {each.name for each in fields(RunResult)} - {"directory", "config", "digest", "corpus"}
-    names -= {"notes", "missing", "first_process"}
+    names -= {"notes", "missing", "thresholds", "first_process"}
     try:
         return RunResult(
             directory=run.path,
@@ -495,6 +512,7 @@ def _result(
             corpus=identity["corpus"]["name"],
             notes=tuple(summary.get("notes", ())),
             missing=summary.get("missing"),
+            thresholds=summary.get("thresholds"),
             first_process=first_process,
             **{name: summary[name] for name in names},
         )

@@ -175,19 +175,12 @@ def _stride(model: Network[Any], name: str) -> int:
 def _target(corpus: Corpus, batch: Batch, row: int) -> float | str | None:
     if batch.targets is None:
         return None
-    return (
-        float(batch.targets[row])
-        if corpus.task.kind == "regression"
-        else corpus.task.classes[int(batch.targets[row])]
-    )
+    known = corpus.task.known(batch.targets[row].tolist())
+    return None if known is None else corpus.task.words(known)
 
 
 def _prediction(corpus: Corpus, prediction: Tensor) -> float | str:
-    return (
-        float(prediction)
-        if corpus.task.kind == "regression"
-        else corpus.task.classes[int(prediction.argmax())]
-    )
+    return corpus.task.words(prediction.argmax().item() if corpus.task.has_one_class else prediction.tolist())
 
 
 def _lanes(

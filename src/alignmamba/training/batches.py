@@ -1,12 +1,12 @@
 """The face of whatever hands out samples to training, and how several processes put theirs together."""
 
 from collections.abc import Iterator, Sequence
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import distributed
 
-from alignmamba.contracts import Batch, Role
+from alignmamba.contracts import Batch, Role, Task
 from alignmamba.errors import DataError
 
 Value = TypeVar("Value")
@@ -59,22 +59,45 @@ def gather(value: Value) -> list[Value]:
     return [each for each in values if each is not None]
 
 
-def targets_by_id(train: BatchSource) -> dict[str, float]:
-    """Target of every train sample, whichever process holds it, in the order of the split; one pass over the
-    batches.
+def known_targets(train: BatchSource, task: Task) -> dict[str, Any]:
+    """Target of every train sample that has one, whichever process holds it, in the order of the split: a
+    number, or of a multilabel a list of one for each class, NaN where unknown; one pass over the batches.
 
     Raises:
-        DataError: If a sample has none.
+        DataError: If no sample has one.
     """
-    found: dict[str, float] = {}
+    found: dict[str, Any] = {}
     train.set_epoch(0)
     with torch.random.fork_rng(devices=[]):
         for batch in train:
             if batch.targets is None:
                 raise DataError(f"train: found samples without targets, for example {batch.ids[0]!r}")
             found.update(zip(batch.ids, batch.targets.tolist(), strict=True))
-    merged = {identity: target for share in gather(found) for identity, target in share.items()}
+    merged = {
+        identity: target
+        for share in gather(found)
+        for identity, target in share.items()
+        if task.known(target) is not None
+    }
+    if not merged:
+        raise DataError("train: found no sample with a target, expected some")
     return {identity: merged[identity] for identity in train.ids if identity in merged}
+
+
+def every_target(train: BatchSource, task: Task, *, why: str) -> dict[str, Any]:
+    """Targets as `known_targets` gives them, of all samples.
+
+    Raises:
+        DataError: If a sample has none; the message gives the reason why it needs one.
+    """
+    found = known_targets(train, task)
+    lacking = [identity for identity in train.ids if identity not in found]
+    if lacking:
+        raise DataError(
+            f"train: {len(lacking)} of {len(train.ids)} samples have no target, the first is {lacking[0]!r},"
+            f" expected one for each: {why}"
+        )
+    return found
 
 
 def most_together(train: BatchSource, pairs: Sequence[tuple[str, str]]) -> int:

@@ -22,6 +22,7 @@ class FitConfig(Config):
         "ema_decay": 0.0,
         "class_weights": None,
         "focal_gamma": 0.0,
+        "thresholds": "half",
         "rates": None,
     }
     """Counterpart of `NetworkConfig.SILENT` for training."""
@@ -43,8 +44,8 @@ class FitConfig(Config):
     patience: Annotated[int, Field(ge=0)] = 10
     """Epochs without improvement on the valid split after which training stops; 0 never stops early."""
     select: str = "auto"
-    """Metric on the valid split that picks the best epoch; auto: accuracy for classification, mae for
-    regression; loss: the total loss."""
+    """Metric on the valid split that picks the best epoch; auto: accuracy of one class, auroc of several
+    labels, mae of a regression; loss: the total loss."""
     ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Share that stays, at each step, of an exponential moving average of the weights, which is validated and
     kept in their place; 0 keeps the weights themselves."""
@@ -54,14 +55,17 @@ class FitConfig(Config):
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Classification: share of the target spread evenly over all classes."""
     class_weights: Literal["balanced"] | tuple[_Weight, ...] | None = None
-    """Classification: weight of the loss of each class in training, in the order of the classes; balanced
-    weighs all classes alike, by how often they are in train, with a mean of 1 over its samples."""
+    """Classes: weight of the loss of each in training, in their order; balanced weighs all alike, of several
+    labels the presence and the absence of each, by how often they are in train, with a mean of 1 there."""
     focal_gamma: Annotated[float, Field(ge=0, le=10)] = 0.0
-    """Classification: exponent of the focal loss in training, which counts less what is already well
-    classified (Lin et al., ICCV 2017, eq. 4); 0 is the cross entropy."""
+    """Classes: exponent of the focal loss in training, which counts less what is already well classified
+    (Lin et al., ICCV 2017, eq. 4); 0 is the cross entropy."""
     regression_loss: RegressionLoss = "l1"
     """Regression: absolute, squared, or Huber loss (squared below an error of 1, absolute above), errors in
     standard deviations of the train targets; ccc: 1 minus the concordance over the samples of a step."""
+    thresholds: Literal["half", "validation"] = "half"
+    """Several labels: probabilities from which they are called after training, one half, or for each label
+    the one with the best weighted accuracy on the valid split."""
     accumulate: Annotated[int, Field(ge=1)] = 1
     """Batches per optimiser step; the last step of an epoch takes what is left."""
     compile: bool = False

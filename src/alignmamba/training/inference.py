@@ -1,6 +1,8 @@
 """Running a model over a split: one pass, one result in the order of the split."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -80,9 +82,20 @@ def predict(
     try:
         with torch.random.fork_rng(devices=[place] if place.type == "cuda" else []):
             torch.manual_seed(seed)
-            return collect(forward, source, task=task, device=place)
+            found = collect(forward, source, task=task, device=place)
+            return _called(found, model.thresholds) if isinstance(model, ScalesTargets) else found
     finally:
         model.train(was_training)
+
+
+def _called(predictions: Predictions, thresholds: Mapping[str, NDArray[np.float64]]) -> Predictions:
+    """The predictions with what a model calls by its thresholds."""
+    further = {
+        name: replace(said, called=said.prediction >= thresholds[name]) if name in thresholds else said
+        for name, said in predictions.further.items()
+    }
+    called = predictions.prediction >= thresholds[""] if "" in thresholds else None
+    return replace(predictions, called=called, further=further)
 
 
 def known_scale(model: nn.Module) -> TargetScale | None:
@@ -101,17 +114,17 @@ def collect(forward: Forward, source: BatchSource, *, task: Task, device: torch.
     for share in gather(rows):
         for identity, row in share.items():
             merged.setdefault(identity, row)  # samples repeated to fill the last batch are dropped here
-    return _in_order(merged, source.ids)
+    return _in_order(merged, source.ids, task)
 
 
 # Prediction and target of each further target of one sample, by name.
 _Further = dict[str, tuple[NDArray[np.floating], NDArray[np.generic]]]
 # Prediction, target or None, loss terms and further targets of one sample.
-_Row = tuple[NDArray[np.floating], float | int | None, dict[str, float], _Further]
+_Row = tuple[NDArray[np.floating], Any, dict[str, float], _Further]
 
 
 def _rows(batch: Batch, predicted: Predicted, losses: dict[str, Tensor], task: Task) -> dict[str, _Row]:
-    array = _probable(predicted.values, task.kind)
+    array = probable(predicted.values, task.kind)
     targets = [None] * len(batch) if batch.targets is None else batch.targets.tolist()
     terms = {name: value.tolist() for name, value in losses.items()}
     further = {target.name: _of_target(target, batch, predicted.further) for target in task.further}
@@ -126,7 +139,7 @@ def _rows(batch: Batch, predicted: Predicted, losses: dict[str, Tensor], task: T
     }
 
 
-def _probable(prediction: Tensor, kind: str) -> NDArray[np.floating]:
+def probable(prediction: Tensor, kind: str) -> NDArray[np.floating]:
     """Values of a regression, probabilities of anything else."""
     if kind == "regression":
         return prediction.double().cpu().numpy()
@@ -138,18 +151,16 @@ def _of_target(
     target: Target, batch: Batch, said: Mapping[str, Tensor]
 ) -> tuple[NDArray[np.floating], NDArray[np.generic]]:
     """Predictions of a further target, NaN without its modality, and its values in a batch."""
-    array = _probable(said[target.name], target.kind)
+    array = probable(said[target.name], target.kind)
     if target.modality is not None:
         array = array.copy()
         array[~batch.having(target.modality).cpu().numpy()] = np.nan
     if target.name in batch.further:
         return array, batch.further[target.name].cpu().numpy()
-    unknown = -1 if target.has_one_class else np.nan
-    shape = array.shape if target.kind == "multilabel" else array.shape[:1]
-    return array, np.full(shape, unknown)
+    return array, np.array([target.unknown] * len(array))
 
 
-def _in_order(rows: dict[str, _Row], ids: tuple[str, ...]) -> Predictions:
+def _in_order(rows: dict[str, _Row], ids: tuple[str, ...], task: Task) -> Predictions:
     missing = [identity for identity in ids if identity not in rows]
     if missing or len(rows) != len(ids):
         foreign = sorted(rows.keys() - set(ids))
@@ -160,12 +171,13 @@ def _in_order(rows: dict[str, _Row], ids: tuple[str, ...]) -> Predictions:
     if not ids:
         raise DataError("source: the split has no sample to predict")
     ordered = [rows[identity] for identity in ids]
-    known = [target for _, target, _, _ in ordered if target is not None]
-    complete = len(known) == len(ordered)
+    targets = [target for _, target, _, _ in ordered]
+    complete = all(target is not None for target in targets)
+    labelled = complete and any(task.known(target) is not None for target in targets)
     return Predictions(
         ids=ids,
         prediction=np.stack([prediction for prediction, _, _, _ in ordered]),
-        targets=np.asarray(known) if complete else None,
+        targets=np.asarray(targets) if labelled else None,
         further={
             name: FurtherPredictions(
                 prediction=np.stack([further[name][0] for *_, further in ordered]),

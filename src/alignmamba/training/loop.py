@@ -24,7 +24,7 @@ from torch.optim import Optimizer
 from alignmamba.contracts import Batch, FollowsTraining, ScalesTargets, TargetScale, Task
 from alignmamba.errors import CheckpointError, ConfigError, DataError, TrainingError
 from alignmamba.training import checkpoints
-from alignmamba.training.batches import BatchSource, check_source, gather, targets_by_id
+from alignmamba.training.batches import BatchSource, check_source, gather, known_targets
 from alignmamba.training.class_weights import class_weights
 from alignmamba.training.divergence import diverged, rate_to_blame
 from alignmamba.training.engine import agree, check_precision, compiled
@@ -473,7 +473,7 @@ def _start(run: Run, target_scale: TargetScale | None) -> tuple[Run, State]:
 
 def _measured_scale(run: Run) -> TargetScale:
     """The scale of all targets of the train split, whichever process holds them."""
-    targets = targets_by_id(run.train)
+    targets = known_targets(run.train, run.objective.task)
     wrong = [identity for identity, target in targets.items() if not math.isfinite(target)]
     if wrong:
         raise DataError(

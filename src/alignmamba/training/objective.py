@@ -186,6 +186,9 @@ class Objective(nn.Module, ABC):
         """
         batch, output = self._output(parcel.batch)
         expected = (len(batch),) if self.task.kind == "regression" else (len(batch), self.task.num_outputs)
+        of_targets = expected if self.task.kind == "multilabel" else (len(batch),)
+        if batch.targets is not None and tuple(batch.targets.shape) != of_targets:
+            raise ShapeError(f"targets: expected shape {of_targets}, found {tuple(batch.targets.shape)}")
         if tuple(output.prediction.shape) != expected:
             raise ShapeError(
                 f"{self._name}: prediction has shape {tuple(output.prediction.shape)}, expected {expected}"
@@ -232,30 +235,18 @@ class Objective(nn.Module, ABC):
         return output.further
 
     def further_losses(self, batch: Batch, output: Output) -> dict[str, Tensor]:
-        """Losses of the further targets, weighted, 0 in a sample that lacks the target or its modality.
-
-        Errors of a regression are measured as those of the task. The loss of a multilabel is the binary cross
-        entropy, the mean over the classes that are known of a sample.
-        """
-        scales = self._further_scales
+        """Losses of the further targets, weighted, 0 in a sample that lacks the target or its modality."""
         losses = {}
         for target in self.task.further:
             if target.name not in batch.further:
                 continue
             said, (truth, known) = output.further[target.name], _truth(target, batch)
-            if target.kind == "regression" and self.training and self.regression_loss == "ccc":
+            if self._concords(target):
                 error = self._concordance(FURTHER + target.name, self._pairs_of_target(target, batch, output))
-            elif target.kind == "regression":
-                error = self._regression_error(said, truth, scales.get(target.name, TargetScale()))
-            elif target.kind == "multilabel":
-                logits = _at_least_float32(said)
-                each = functional.binary_cross_entropy_with_logits(
-                    logits, truth.to(logits.dtype), reduction="none"
-                )
-                error = (each * known).sum(1) / known.sum(1).clamp(min=1)
-                known = known.any(1)
             else:
-                error = self._class_error(said, truth)
+                scale = self._further_scales.get(target.name, TargetScale())
+                error = self._target_error(target, said, truth, scale)
+            known = known if known.ndim == 1 else known.any(1)
             losses[FURTHER + target.name] = target.weight * torch.where(known, error, error.new_zeros(()))
         return losses
 
@@ -282,13 +273,15 @@ class Objective(nn.Module, ABC):
 
     def _pairs_of_task(self, batch: Batch, prediction: Tensor) -> Pairs:
         assert batch.targets is not None
-        return Pairs.of(prediction, batch.targets, _weights(batch), self.target_scale)
+        return _pairs(prediction, batch.targets, ~batch.targets.isnan(), batch, self.target_scale)
 
     def _pairs_of_target(self, target: Target, batch: Batch, output: Output) -> Pairs:
-        truth, known = _truth(target, batch)
-        said, scale = output.further[target.name], self._further_scales.get(target.name, TargetScale())
-        said = torch.where(known, said, torch.zeros_like(said))
-        return Pairs.of(said, truth, _weights(batch) * known, scale)
+        scale = self._further_scales.get(target.name, TargetScale())
+        return _pairs(output.further[target.name], *_truth(target, batch), batch, scale)
+
+    def _concords(self, target: Task | Target) -> bool:
+        """True if the concordance of a target is learned now."""
+        return target.kind == "regression" and self.training and self.regression_loss == "ccc"
 
     def _concordance(self, term: str, pairs: Pairs) -> Tensor:
         """(batch,) loss of each sample by the moments of the step."""
@@ -298,9 +291,10 @@ class Objective(nn.Module, ABC):
     def leading_loss(self, batch: Batch, prediction: Tensor) -> Tensor:
         """Loss of the task's own prediction, (batch,): `task_loss`, or the concordance over the step."""
         assert batch.targets is not None
-        if self.task.kind == "regression" and self.training and self.regression_loss == "ccc":
-            return self._concordance(TASK, self._pairs_of_task(batch, prediction))
-        return self.task_loss(prediction, batch.targets)
+        if not self._concords(self.task):
+            return self.task_loss(prediction, batch.targets)
+        error = self._concordance(TASK, self._pairs_of_task(batch, prediction))
+        return error.masked_fill(batch.targets.isnan(), 0)
 
     def task_loss(self, prediction: Tensor, targets: Tensor) -> Tensor:
         """Loss of the task for any prediction of it, such as that of one modality; that of the network itself
@@ -308,29 +302,44 @@ class Objective(nn.Module, ABC):
 
         Args:
             prediction: (batch,) in units of the label, or (batch, classes) logits.
-            targets: (batch,) values, or class indices.
+            targets: (batch,) values or class indices, or of a multilabel (batch, classes), as of a `Batch`.
 
         Returns:
-            (batch,), in float32 at least whatever the network computed in; errors of a regression are in
-            deviations of the targets. In training mode those of a classification are weighted by
-            ``class_weights``, (classes,), and focused by ``focal_gamma``.
+            (batch,), 0 where the target is unknown, in float32 at least whatever the network computed in;
+            errors of a regression are in deviations of the targets, those of a multilabel the mean over the
+            classes that are known. In training mode those of classes are weighted by ``class_weights``,
+            (classes,), and focused by ``focal_gamma``.
         """
-        if self.task.kind == "classification":
-            error = self._class_error(prediction, targets)
-            if self.training and self.focal_gamma:
-                likely = _at_least_float32(prediction).log_softmax(1).gather(1, targets[:, None])[:, 0].exp()
-                error = error * (1 - likely).clamp(min=0) ** self.focal_gamma
-            if self.training and self.class_weights is not None:
-                error = error * self.class_weights.to(error)[targets]
-            return error
-        return self._regression_error(prediction, targets, self.target_scale)
+        return self._target_error(self.task, prediction, targets, self.target_scale)
 
-    def _class_error(self, prediction: Tensor, targets: Tensor) -> Tensor:
-        """Cross entropy of (batch, classes) logits."""
-        smoothing = self.label_smoothing if self.training else 0.0
-        return functional.cross_entropy(
-            _at_least_float32(prediction), targets, reduction="none", label_smoothing=smoothing
-        )
+    def _target_error(
+        self, target: Task | Target, said: Tensor, values: Tensor, scale: TargetScale
+    ) -> Tensor:
+        """Loss of predictions of a target; only the target of the task has weights of classes."""
+        known = values >= 0 if target.has_one_class else ~values.isnan()
+        truth = torch.where(known, values, torch.zeros_like(values))
+        leads = target is self.task and self.training
+        gamma, weights = (self.focal_gamma, self.class_weights) if leads else (0.0, None)
+        if target.kind == "regression":
+            error = self._regression_error(said, truth, scale)
+        elif target.kind == "multilabel":
+            each = _label_errors(said, truth, gamma)
+            if weights is not None:
+                there, absent = weights.to(each)
+                each = each * torch.where(truth > 0, there, absent)
+            error = (each * known).sum(1) / known.sum(1).clamp(min=1)
+            known = known.any(1)
+        else:
+            smoothing = self.label_smoothing if self.training else 0.0
+            error = functional.cross_entropy(
+                _at_least_float32(said), truth, reduction="none", label_smoothing=smoothing
+            )
+            if gamma:
+                likely = _at_least_float32(said).log_softmax(1).gather(1, truth[:, None])[:, 0].exp()
+                error = error * (1 - likely).clamp(min=0) ** gamma
+            if weights is not None:
+                error = error * weights.to(error)[truth]
+        return torch.where(known, error, error.new_zeros(()))
 
     def _regression_error(self, prediction: Tensor, targets: Tensor, scale: TargetScale) -> Tensor:
         """Error of (batch,) values in deviations of the targets."""
@@ -375,23 +384,32 @@ class Supervised(Objective):
         return self.supervised(batch, output)
 
 
+def _label_errors(said: Tensor, truth: Tensor, gamma: float) -> Tensor:
+    """Binary cross entropy of (batch, classes) logits, with a gamma its focal form."""
+    logits = _at_least_float32(said)
+    truth = truth.to(logits.dtype)
+    each = functional.binary_cross_entropy_with_logits(logits, truth, reduction="none")
+    return each * (1 - (-each).exp()).clamp(min=0) ** gamma if gamma else each
+
+
 def _at_least_float32(value: Tensor) -> Tensor:
     return value if value.dtype == torch.float64 else value.float()
 
 
 def _truth(target: Target, batch: Batch) -> tuple[Tensor, Tensor]:
-    """Values of a further target in a batch, 0 where unknown, and a mask of those that are known."""
+    """Values of a further target in a batch, and a mask of those that are known, of the samples that have its
+    modality.
+    """
     truth = batch.further[target.name]
     known = truth >= 0 if target.has_one_class else ~truth.isnan()
     if target.modality is not None:
         here = batch.having(target.modality)
         known = known & (here if known.ndim == 1 else here[:, None])
-    return torch.where(known, truth, torch.zeros_like(truth)), known
+    return truth, known
 
 
-def _weights(batch: Batch) -> Tensor:
-    """(batch,) float64 weights of the samples, 1 where nobody gave any."""
-    if batch.weights is not None:
-        return batch.weights.double()
-    assert batch.targets is not None
-    return torch.ones(len(batch), dtype=torch.float64, device=batch.targets.device)
+def _pairs(said: Tensor, truth: Tensor, known: Tensor, batch: Batch, scale: TargetScale) -> Pairs:
+    """Pairs of a batch, weightless where a target is not known."""
+    said, truth = (torch.where(known, values, torch.zeros_like(values)) for values in (said, truth))
+    weights = known.double() if batch.weights is None else batch.weights.double() * known
+    return Pairs.of(said, truth, weights, scale)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from alignmamba.contracts import Batch, Output, Task
 from alignmamba.errors import DataError
-from alignmamba.training.batches import BatchSource, targets_by_id
+from alignmamba.training.batches import BatchSource, every_target
 from alignmamba.training.objective import Objective, Stage
 from alignmamba.training.sample_memory import SampleMemory, Seen
 
@@ -31,10 +31,10 @@ def check_signed(task: Task, neutral: float, method: str) -> None:
     Raises:
         ValueError: With the reason; a validator of a configuration makes one line of it.
     """
-    if task.kind == "classification":
+    if task.kind != "regression":
         raise ValueError(
             f"task: {method} needs a regression with labels on both sides of a neutral one, found"
-            f" {len(task.classes)} classes"
+            f" {len(task.classes)} {'labels' if task.kind == 'multilabel' else 'classes'}"
         )
     if task.label_range is not None and not task.label_range[0] < neutral < task.label_range[1]:
         low, high = task.label_range
@@ -51,9 +51,9 @@ def signed_labels(train: BatchSource, task: Task, neutral: float) -> tuple[tuple
         Ids; distances (samples,) float64, in units in which the end of the scale is 3 away; and that unit.
 
     Raises:
-        DataError: If no label is positive or none is negative.
+        DataError: If no label is positive, none is negative, or a sample has none.
     """
-    targets = targets_by_id(train)
+    targets = every_target(train, task, why="it learns from how far each label is from neutral")
     distances = torch.tensor(list(targets.values()), dtype=torch.float64) - neutral
     if not (bool((distances > 0).any()) and bool((distances < 0).any())):
         raise DataError(

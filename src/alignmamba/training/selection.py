@@ -8,6 +8,12 @@ from typing import Any, Final
 from alignmamba.contracts import Task
 from alignmamba.errors import ConfigError
 
+_AUTO: Final = {
+    "regression": "mae",
+    "classification": "accuracy",
+    "ordinal": "accuracy",
+    "multilabel": "auroc",
+}
 VALIDATION_LOSS: Final = "loss"
 """Name by which `FitConfig.select` asks for the total loss on the valid split; lower is better."""
 
@@ -20,7 +26,7 @@ def selection(select: str, task: Task, higher_is_better: Mapping[str, bool]) -> 
     """
     name = select
     if select == "auto":
-        name = "accuracy" if task.kind == "classification" else "mae"
+        name = _AUTO[task.kind]
     check_metric(name, higher_is_better)
     return name
 

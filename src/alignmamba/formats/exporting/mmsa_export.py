@@ -70,6 +70,11 @@ def export_mmsa(
         raise DataError(f"{target}: expected a file to replace, found a directory")
     if target.exists() and not overwrite:
         raise DataError(f"{target}: exists already; overwrite=True (--overwrite) replaces a file")
+    if corpus.task.kind in ("multilabel", "ordinal"):
+        raise DataError(
+            f"corpus {corpus.name!r}: task: found {corpus.task.kind}, expected a regression or a"
+            " classification, as MMSA has one number or one class for each clip"
+        )
     chosen = _chosen(corpus, modalities)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -131,6 +136,9 @@ def _facts(corpus: Corpus, role: Role, text: ModalitySpec) -> _Facts:
         words = sample.tokens.get(text.name, ())
         samples.append((sample.target, sample.labels, sample.group, sample.text or "", words))
     targets, labelled, groups, texts, tokens = zip(*samples, strict=True)
+    if all(target is None for target in targets):
+        first = split.ids[0]
+        raise DataError(f"corpus {corpus.name!r}, split {role!r}, sample {first!r}: has no target")
     columns, derived, order = _columns(corpus.task, targets, labelled)
     dropped |= {f"label {name}" for labels in labelled for name in labels if name not in order}
     if not any(texts):
@@ -155,8 +163,6 @@ def _facts(corpus: Corpus, role: Role, text: ModalitySpec) -> _Facts:
 
 def _without_place(sample: Sample, text: str, where: str) -> set[str]:
     """Parts of a sample that are not written; one that cannot be written is refused."""
-    if sample.target is None:
-        raise DataError(f"{where}: has no target")
     for name, label in sample.labels.items():
         if type(label) is int and not -(2**63) <= label < 2**63:
             raise DataError(
@@ -172,18 +178,21 @@ def _without_place(sample: Sample, text: str, where: str) -> set[str]:
 
 
 def _columns(
-    task: Task, targets: Sequence[float | int], labelled: Sequence[Mapping[str, Any]]
+    task: Task, targets: Sequence[float | int | None], labelled: Sequence[Mapping[str, Any]]
 ) -> tuple[dict[str, Sequence[Any]], list[str], list[str]]:
     """The labels by field, those fields that are made of the target, and the others in their order."""
     own = CLASSES[0] if task.classes else SCORES[0]
     order = [name for name in _in_order(labelled) if name in LABELS and name != own]
     columns: dict[str, Sequence[Any]] = {name: [labels.get(name) for labels in labelled] for name in order}
     derived = [name for name in CLASSES if name not in columns and name != own]
-    places = [int(target) if task.classes else int(np.sign(target)) + 1 for target in targets]
-    names = [(task.classes or SENTIMENTS)[place] for place in places]
+    places = [
+        None if target is None else int(target) if task.classes else int(np.sign(target)) + 1
+        for target in targets
+    ]
+    names = [None if place is None else (task.classes or SENTIMENTS)[place] for place in places]
     columns = {CLASSES[0]: names, CLASSES[1]: places, **columns}
     if not task.classes:
-        columns[SCORES[0]] = [float(target) for target in targets]
+        columns[SCORES[0]] = [None if target is None else float(target) for target in targets]
     return columns, derived, order
 
 

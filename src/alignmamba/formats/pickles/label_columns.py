@@ -71,7 +71,7 @@ def label_columns(content: ParallelFields, field: str, asked: str) -> LabelColum
         for role, table in tables.items()
     }
     return LabelColumns(
-        task=task,
+        task=task.model_copy(update={"labels": (names[column],)}),
         targets={role: table[:, column].tolist() for role, table in tables.items()},
         others=others,
         note=f"several labels: {names[column]} is the target, {_listed(names, column)} stand beside it",

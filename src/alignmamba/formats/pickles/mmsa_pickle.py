@@ -81,7 +81,7 @@ def read(sources: Sequence[Path], options: Options) -> Foreign:
     path, given = read_single(sources, FORMAT)
     has_extras = isinstance(given, dict) and EXTRAS in given
     extras = MmsaExtras.of(path, given[EXTRAS] if has_extras else {})
-    content = ParallelFields(path, given, _NAMES, label=options.label, default=extras.label)
+    content = ParallelFields(path, given, _NAMES, label=options.first_label, default=extras.label)
     layout = PaddedLayout(content, _fields(content, options), options.padding, usual="back")
     faults = Faults()
     known = extras.task if has_extras and content.label == extras.label else None
@@ -99,7 +99,7 @@ def read(sources: Sequence[Path], options: Options) -> Foreign:
     return Foreign(
         format=FORMAT,
         name=path.stem,
-        task=task,
+        task=task if has_extras else task.model_copy(update={"labels": (content.label,)}),
         splits=splits,
         units={name: unit for name, unit in extras.units.items() if name in layout.fields},
         vocabulary_sizes={"text": size} if layout.has_ids and size else {},

@@ -58,7 +58,7 @@ def read(sources: Sequence[Path], options: Options) -> Foreign:
     """
     path, given = read_single(sources, FORMAT)
     content = ParallelFields(path, given, _NAMES, label="", default=_LABEL)
-    asked = "" if options.label == _LABEL else options.label
+    asked = "" if options.first_label == _LABEL else options.first_label
     several = label_columns(content, _LABEL, asked)
     if asked and several is None:
         raise DataError(f"{path}: no label {asked!r}, expected one of {[_LABEL]}")
@@ -76,7 +76,7 @@ def read(sources: Sequence[Path], options: Options) -> Foreign:
             groups=None if ids is None else [video_of(identity) for identity in ids],
             labels={} if several is None else several.others.get(role, {}),
         )
-    told = () if several is None else (several.note,)
+    told = () if several is None or len(options.label) > 1 else (several.note,)
     others = dropped([*sorted(content.names - set(_NAMES.known)), *content.others])
     return Foreign(
         format=FORMAT,

@@ -101,7 +101,7 @@ def read(sources: Sequence[Path], options: Options) -> Foreign:
         faults=faults,
     )
     if labels is not None:
-        segments, task, notes = _labelled(labels, options.label, faults)
+        segments, task, notes = _labelled(labels, options.first_label, faults)
     else:
         segments, task = clips.unlabelled(), Task(kind="regression")
         notes = ["unlabelled: there is no file of labels"]
@@ -212,7 +212,7 @@ def _labelled(
         f"; {len(others)} others are kept as further labels" if others else f", which has {width - 1} others"
     )
     notes = [f"The label is column {column} ({name}) of {labels.path.name}{kept if width > 1 else ''}."]
-    return segments, Task(kind="regression", label_range=known_range), notes
+    return segments, Task(kind="regression", label_range=known_range, labels=(name,)), notes
 
 
 def _check_segments(labels: ComputationalSequence) -> None:

@@ -79,7 +79,7 @@ def read(sources: Sequence[Path], options: Options) -> Foreign:
     """Open the folders of one corpus: the folder, or `NAME=FOLDER` for each modality and `labels=FILE`."""
     path, folders = _parts(sources)
     faults = Faults()
-    table = _Table.of(path, _columns(path, faults, options.label), options.label)
+    table = _Table.of(path, _columns(path, faults, options.first_label), options.first_label)
     task, targets = _task(path, table.labels)
     roles, notes = _roles(path, table, options, labelled=targets is not None)
     if targets is None:

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
-from alignmamba.contracts import Name, Role, Task
+from alignmamba.contracts import Name, Role, TargetKind, Task
 from alignmamba.errors import DataError, first_fault
 from alignmamba.formats.tables.foreign_tables import ROW_NUMBER, is_table
 from alignmamba.formats.tables.foreign_toml import read_toml
@@ -40,13 +40,13 @@ _Names = Annotated[list[str], BeforeValidator(_several)]
 class TaskPart(_Part):
     """Task to predict."""
 
-    kind: Literal["regression", "classification"]
+    kind: TargetKind
     classes: list[str] = []
     range: Annotated[list[float], Field(min_length=2, max_length=2)] | None = None
 
     @property
     def task(self) -> Task:
-        """The task."""
+        """The task; classes of a multilabel are columns of the samples."""
         low_high = None if self.range is None else (self.range[0], self.range[1])
         return Task(kind=self.kind, classes=tuple(self.classes), label_range=low_high)
 

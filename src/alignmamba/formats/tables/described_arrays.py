@@ -18,6 +18,7 @@ from alignmamba.data.user_arrays import SplitArrays
 from alignmamba.errors import DataError
 from alignmamba.formats.folds import SPLIT_NAMES, UNDIVIDED, left_out, split_roles, unused
 from alignmamba.formats.foreign import Faults, Foreign, LabelOptions, refuse_shared_features
+from alignmamba.formats.leading_labels import led_by_labels
 from alignmamba.formats.plain_files import LazyRows, read_text
 from alignmamba.formats.tables.array_description import (
     EVERY_OTHER,
@@ -77,7 +78,11 @@ def read(sources: Sequence[Path], options: Options) -> Foreign:
     path = sources[0]
     description, arrays, faults = described(path), Arrays(path.parent), Faults()
     task, modalities = description.task.task, description.modalities
-    samples = SampleList.of(path, description, arrays, options.label)
+    several = task.kind == "multilabel"
+    labels = task.classes if several and not options.label else options.label
+    if several:
+        task = Task(kind="regression")  # of each label by itself
+    samples = SampleList.of(path, description, arrays, labels)
     values = {name: opened(arrays, name, description, samples) for name in modalities}
     rows_by_role, notes = _split_rows(path, description, samples)
     for name, found in values.items():
@@ -87,7 +92,7 @@ def read(sources: Sequence[Path], options: Options) -> Foreign:
     tables = [part.table for part in modalities.values() if not part.pattern]
     for table in filter(None, dict.fromkeys([description.samples.table, *tables])):
         note_open_end(path.parent / table, faults)
-    return Foreign(
+    foreign = Foreign(
         format=FORMAT,
         name=description.name,
         task=task,
@@ -102,6 +107,7 @@ def read(sources: Sequence[Path], options: Options) -> Foreign:
         faults=faults,
         notes=tuple(notes),
     )
+    return led_by_labels(foreign, labels, kind="multilabel") if several and not options.label else foreign
 
 
 def _split(samples: SampleList, rows: Sequence[int], values: Mapping[str, Values], task: Task) -> SplitArrays:

@@ -43,18 +43,21 @@ class SampleList:
     """The columns that patterns name, and the ids as ``id``."""
 
     @classmethod
-    def of(cls, path: Path, description: Description, arrays: Arrays, label: str = "") -> "SampleList":
-        """The samples of a description; `label` is a column in place of the one that is described for the
-        labels.
+    def of(
+        cls, path: Path, description: Description, arrays: Arrays, labels: Sequence[str] = ()
+    ) -> "SampleList":
+        """The samples of a description; the first of `labels` is a column in place of the one that is
+        described for the labels, the others are columns of further ones.
         """
         given = description.samples
-        if label and not given.table:
+        if labels and not given.table:
             raise DataError(
-                f"{path}: expected samples.table with a column {label!r} for the label, found no table"
+                f"{path}: expected samples.table with a column {labels[0]!r} for the label, found no table"
             )
-        names = {kind: getattr(given, kind) for kind in _KINDS} | ({"label": label} if label else {})
+        names = {kind: getattr(given, kind) for kind in _KINDS} | ({"label": labels[0]} if labels else {})
+        further = dict.fromkeys([*given.further, *labels[1:]])
         patterned = {name for pattern in description.patterns for name in placeholders(pattern)} - {"id"}
-        wanted = filter(None, [*given.id, *names.values(), *given.further, *sorted(patterned)])
+        wanted = filter(None, [*given.id, *names.values(), *further, *sorted(patterned)])
         columns: dict[str, list[Any]] = {}
         if given.table:
             table = table_path(path.parent, f"{path}: samples.table", given.table)
@@ -76,7 +79,7 @@ class SampleList:
             splits=known["split"],
             texts=_texts(known["text"]),
             groups=_texts(known["group"]),
-            further={name: further_labels(columns[name]) for name in given.further},
+            further={name: further_labels(columns[name]) for name in further},
             cells={name: columns[name] for name in patterned if name in columns} | {"id": ids},
         )
 
@@ -87,7 +90,7 @@ class SampleList:
         number = label_number(cell)
         if task.kind == "regression" and number is not None:
             return None if is_missing(cell) else number
-        if task.kind == "classification":
+        if task.has_one_class:
             # A number may be the name of a class, as which it is the same whether a file has it as text,
             # integer or float.
             if classes.place_of_name(str(cell)) is not None:

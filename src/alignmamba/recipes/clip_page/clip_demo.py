@@ -66,7 +66,7 @@ def serve_demo(
 
 
 def _question(task: Task) -> str:
-    if task.kind == "classification":
+    if task.kind != "regression":
         shown = ", ".join(task.classes[:_CLASSES_SHOWN])
         more = len(task.classes) - _CLASSES_SHOWN
         return f"The model chooses one of: {shown}{f' and {more} more' if more > 0 else ''}."

@@ -97,6 +97,11 @@ def opened_runs(run: str | Path, also: Sequence[str | Path] = ()) -> tuple[Opene
     require("page", "media", "av", "pebble", "PIL", "jinja2")
     opened = tuple(OpenedRun.open(each) for each in (run, *also))
     for each in opened:
+        if each.model.config.task.kind == "multilabel":
+            raise ConfigError(
+                f"run {each.stored.path}: found a task of several labels, expected one of a page: a number or"
+                " one class; --out writes a table"
+            )
         recipe_of(each)
     check_alike(opened)
     return opened

@@ -168,7 +168,7 @@ def effects(study: ClipStudy) -> list[Effect]:
 
 def _widest(study: ClipStudy, names: Sequence[str]) -> float:
     """Change that fills a bar: all of a probability, or of a regression the largest change."""
-    if study.task.kind == "classification":
+    if study.task.kind != "regression":
         return 1.0
     means = [np.mean([answer.without[name] for answer in study.answers]) for name in names]
     return max(abs(float(mean - study.mean[0])) for mean in means)
@@ -238,11 +238,11 @@ def _spread(values: Sequence[float], said: Callable[[float], str]) -> str:
 
 
 def _top(study: ClipStudy) -> int:
-    return int(study.mean.argmax()) if study.task.kind == "classification" else 0
+    return int(study.mean.argmax()) if study.task.kind != "regression" else 0
 
 
 def _prediction(study: ClipStudy, values: NDArray[np.float64]) -> str:
-    if study.task.kind == "classification":
+    if study.task.kind != "regression":
         return study.task.classes[int(values.argmax())]
     return number(float(values[0]))
 

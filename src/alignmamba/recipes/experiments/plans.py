@@ -12,11 +12,11 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from pydantic import Field
-from torch import Tensor
 
-from alignmamba.contracts import Batch, Corpus, Plan
+from alignmamba.contracts import Batch, Corpus, Plan, Predictions
 from alignmamba.data.standardise import fit_standardisation
 from alignmamba.errors import ConfigError
+from alignmamba.evaluation.sample_errors import sample_errors
 from alignmamba.evaluation.tables import ResultTable
 from alignmamba.methods import METHODS
 from alignmamba.models.alignmamba import AlignMambaConfig
@@ -40,6 +40,7 @@ from alignmamba.recipes.transport_plans import (
     token_times,
     token_words,
 )
+from alignmamba.training.inference import probable
 
 FILE: Final = "plans.json"
 CLOSE_SECONDS: Final = (0.1, 0.2, 0.5)
@@ -159,20 +160,15 @@ def _errors_of_plans(run: LoadedRun, batches: Sequence[Batch]) -> NDArray[np.flo
     for batch in batches:
         output = run.model(batch, return_plans=True)
         plans = plans or bool(output.plans)
-        errors.append(_errors(run.corpus, batch, output.prediction))
+        said = probable(output.prediction, run.corpus.task.kind)
+        assert batch.targets is not None
+        found = Predictions(ids=batch.ids, prediction=said, targets=batch.targets.numpy())
+        errors.append(sample_errors(run.corpus.task, found))
     if not plans:
         raise ConfigError(
             f"run {run.stored.path}: model {run.config.model!r} makes no plans with these settings"
         )
     return np.concatenate(errors)
-
-
-def _errors(corpus: Corpus, batch: Batch, prediction: Tensor) -> NDArray[np.float64]:
-    """(batch,) absolute errors, or one minus the probability of the true class."""
-    assert batch.targets is not None
-    if corpus.task.kind == "regression":
-        return (prediction - batch.targets).abs().double().numpy()
-    return 1 - prediction.double().softmax(1).gather(1, batch.targets.unsqueeze(1)).squeeze(1).numpy()
 
 
 def _telling(ids: Sequence[str], errors: NDArray[np.float64]) -> dict[str, str]:

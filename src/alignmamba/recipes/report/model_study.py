@@ -11,6 +11,7 @@ from alignmamba.contracts import Predictions, Split
 from alignmamba.data.missing_protocols import WithheldSplit
 from alignmamba.errors import ConfigError
 from alignmamba.evaluation.metrics import score
+from alignmamba.evaluation.sample_errors import sample_errors
 from alignmamba.recipes.finished_run import LoadedRun, load_run
 from alignmamba.recipes.report.contents import MOST_PLAN_TOKENS
 from alignmamba.recipes.report.findings import Study, Tokens, Worth
@@ -122,6 +123,7 @@ def _of(predictions: Predictions, chosen: NDArray[np.bool_]) -> Predictions:
         ids=tuple(identity for identity, take in zip(predictions.ids, chosen, strict=True) if take),
         prediction=predictions.prediction[chosen],
         targets=None if predictions.targets is None else np.asarray(predictions.targets)[chosen],
+        called=None if predictions.called is None else predictions.called[chosen],
     )
 
 
@@ -192,13 +194,14 @@ def _plans(
     run: LoadedRun, split: Split, rows: NDArray[np.int64], complete: Predictions, counts: NDArray[np.int64]
 ) -> tuple[tuple[PlanSample, ...], str]:
     """Plans of samples from the best to the worst predicted, and the sentence on those without."""
-    order = rows[_errors(complete).argsort(kind="stable")]
+    known = complete.targets is not None
+    errors = sample_errors(run.corpus.task, complete) if known else np.arange(len(rows))
+    order = rows[errors.argsort(kind="stable")]
     fitting = (_evenly(order, count) for count in MOST_PLANS)
     chosen = next((some for some in fitting if 2 * counts[some].sum() <= MOST_PLAN_TOKENS), None)
     if chosen is None:
         much = f"those of one sample would hold more than {MOST_PLAN_TOKENS:,} matched tokens"
         return (), f"Plans are not shown: {much}."
-    known = complete.targets is not None
     rank = {int(row): place + 1 for place, row in enumerate(order)}
     why = {row: _rank_words(rank[row], len(order)) if known else "unlabelled" for row in chosen.tolist()}
     made = shown_plans(run.config, run.corpus, run.model.cpu(), split, why)
@@ -214,17 +217,6 @@ def _plans(
         return (), f"There are no plans: {reason}."
     how = "evenly spaced from the best to the worst predicted" if known else "evenly spaced"
     return plans, f"Plans of {len(plans):,} of {len(split):,} samples are on this page, {how}."
-
-
-def _errors(predictions: Predictions) -> NDArray[np.float64]:
-    """(samples,) absolute error, or one minus the true class's probability; without targets the order."""
-    values = np.asarray(predictions.prediction, dtype=np.float64)
-    if predictions.targets is None:
-        return np.arange(len(values), dtype=np.float64)
-    targets = np.asarray(predictions.targets)
-    if values.ndim == 1:
-        return np.asarray(np.abs(values - targets))
-    return 1 - np.take_along_axis(values, targets.astype(np.int64)[:, None], axis=1)[:, 0]
 
 
 def _rank_words(rank: int, of: int) -> str:

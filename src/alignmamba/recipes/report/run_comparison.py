@@ -208,7 +208,8 @@ def _of_classes(
     alike = sum(a == b for a, b in pairs) / len(pairs)
     if truth is None:
         return alike, None, None
-    counts = Counter((a == true, b == true) for (a, b), true in zip(pairs, truth, strict=True))
+    known = [(pair, true) for pair, true in zip(pairs, truth, strict=True) if true]
+    counts = Counter((a == true, b == true) for (a, b), true in known)
     return alike, None, (counts[True, True], counts[True, False], counts[False, True], counts[False, False])
 
 

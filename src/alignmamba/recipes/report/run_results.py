@@ -31,9 +31,9 @@ def read_confusion(run: Path, predictions: str) -> Confusion:
 
 def _counted(path: Path) -> Confusion:
     """Classes and confusion of a table of predictions; empty for a regression."""
-    table = read_csv(path, "prediction")
+    table = read_csv(path)
     classes = classes_of(table)
-    if not classes or "target" not in table:
+    if not classes or not {"target", "prediction"} <= table.keys():
         return (), ()
     pairs = Counter(zip(table["target"], table["prediction"], strict=True))
     return classes, tuple(tuple(pairs[true, said] for said in classes) for true in classes)

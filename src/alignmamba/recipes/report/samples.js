@@ -16,11 +16,13 @@ function samples({ classes, num_classes: numClasses, sets, cells, sentiment, stu
     rows = ids.map((id, place) => {
       const truth = targets ? targets[place] : null, prediction = cell.prediction[place];
       const row = { id, place, target: shown(truth), prediction: shown(prediction), values: { target: truth, prediction } };
-      if (targets && regression) {
+      if (truth === null) {
+        row.error = row.result = "";
+      } else if (regression) {
         row.values.error = Math.abs(truth - prediction);
         row.error = row.values.error.toFixed(decimals);
         row.wrong = sentiment && truth * prediction < 0;
-      } else if (targets) {
+      } else {
         row.wrong = truth !== prediction;
         row.result = row.wrong ? "wrong" : "right";
       }
@@ -59,7 +61,7 @@ function samples({ classes, num_classes: numClasses, sets, cells, sentiment, stu
       select.parentElement.hidden = pairs.length < 2;
     };
     // Of very many classes those that occur.
-    const named = (values) => (regression || !values ? [] : [...new Set(values)].sort((a, b) => a - b).map((place) => [place, classes[place]]));
+    const named = (values) => (regression || !values ? [] : [...new Set(values)].filter((value) => value !== null).sort((a, b) => a - b).map((place) => [place, classes[place]]));
     refill(result, kinds);
     refill(target, [["", "any"], ...named(targets)]);
     refill(said, [["", "any"], ...named(rows.map((row) => row.values.prediction))]);
@@ -92,7 +94,7 @@ function samples({ classes, num_classes: numClasses, sets, cells, sentiment, stu
   function sifted() {
     const wanted = search.value.trim().toLowerCase();
     const fits = (row) =>
-      (result.value === "" || (result.value === "right" ? !row.wrong : result.value === "wrong" ? row.wrong : row.disputed)) &&
+      (result.value === "" || (result.value === "right" ? row.result === "right" : result.value === "wrong" ? row.wrong : row.disputed)) &&
       (target.value === "" || row.values.target === Number(target.value)) &&
       (said.value === "" || row.values.prediction === Number(said.value)) &&
       (group.value === "" || row.group === group.value) &&

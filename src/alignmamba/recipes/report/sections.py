@@ -185,15 +185,17 @@ def _quality_of(found: Found, identifier: str) -> Drawing | None:
     samples = found.samples
     if samples is None or not samples.targets:
         return None
+    known = samples.known
     if not samples.classes:
-        targets, said = (list(map(float, side)) for side in (samples.targets, samples.predictions))
+        targets, said = (list(map(float, side)) for side in zip(*known, strict=True))
         return scatter_drawing(targets, said, identifier)
-    if samples.probabilities is None:
+    if samples.probabilities is None or samples.labels is not None:
         return None
-    confidence = samples.probabilities.max(axis=1)
+    there = np.array([bool(target) for target in samples.targets])
+    confidence = samples.probabilities[there].max(axis=1)
     if not ((confidence >= 0) & (confidence <= 1 + 1e-6)).all():  # NaN is neither
         return None
-    right = [true == said for true, said in zip(samples.targets, samples.predictions, strict=True)]
+    right = [true == said for true, said in known]
     return reliability_drawing(reliability(confidence, right), len(right), identifier)
 
 

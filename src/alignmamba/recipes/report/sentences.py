@@ -130,8 +130,11 @@ def _experiment_words(gathered: Gathered) -> list[str]:
 
 def task_words(task: Task) -> str:
     """Description of a task, in a few words."""
-    if task.kind == "classification":
-        return f"classification into {len(task.classes)} classes"
+    if task.kind == "multilabel":
+        return f"{len(task.classes)} labels at once"
+    if task.has_one_class:
+        ordered = "ordered " if task.kind == "ordinal" else ""
+        return f"classification into {len(task.classes)} {ordered}classes"
     if task.label_range is None:
         return "regression"
     return "regression from {:g} to {:g}".format(*task.label_range).replace("-", "−")

@@ -8,7 +8,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from alignmamba.contracts import Predictions
+from alignmamba.contracts import NO_CLASS, Predictions
 from alignmamba.recipes.report.findings import RUN, Found, Gathered, Study, Tokens
 from alignmamba.recipes.report.sentences import best_row, label, place
 from alignmamba.recipes.run_records import Samples
@@ -130,7 +130,9 @@ class _Code:
     """Class that occurs to its number; empty for a regression."""
     decimals: int
 
-    def __call__(self, value: str | float) -> int | float:
+    def __call__(self, value: str | float) -> int | float | None:
+        if value == "":
+            return None
         return self.numbers[str(value)] if self.numbers else round(float(value), self.decimals)
 
 
@@ -141,8 +143,8 @@ def _samples(gathered: Gathered) -> dict[str, Any] | None:
     if not every:
         return None
     known = dict.fromkeys(name for samples in every for name in samples.classes)
-    used = set[str]().union(*(_used_classes(samples, gathered.study) for samples in every))
-    classes = [name for name in known if name in used]
+    used = set[str]().union(*(_used_classes(samples, gathered.study) for samples in every)) - {""}
+    classes = [*(name for name in known if name in used), *sorted(used - known.keys())] if known else []
     code = _Code({name: number for number, name in enumerate(classes)}, 0 if classes else decimals_of(every))
     sets: dict[tuple[Any, ...], int] = {}
     cells = [
@@ -173,9 +175,21 @@ def _used_classes(samples: Samples, study: Study | None) -> set[str]:
     """Classes that a page about these samples names: of very many classes, few occur."""
     used = {*samples.predictions, *(samples.targets or ())}
     numbers = [] if samples.probabilities is None else [_most_probable(samples.probabilities)]
-    if study is not None and samples.classes:
+    if study is not None and samples.labels is not None:
+        used |= {
+            _called(samples, each, row)
+            for each in (study.complete, *study.without.values())
+            for row in range(len(each.ids))
+        }
+    elif study is not None and samples.classes:
         numbers += [each.prediction.argmax(axis=1) for each in (study.complete, *study.without.values())]
     return used.union(samples.classes[number] for each in numbers for number in np.unique(each).tolist())
+
+
+def _called(samples: Samples, predictions: Predictions, row: int) -> str:
+    """Those of several labels that are called in a sample, as one text."""
+    values = predictions.prediction[row] >= 0.5 if predictions.called is None else predictions.called[row]
+    return ", ".join(name for name, there in zip(samples.classes, values, strict=True) if there) or NO_CLASS
 
 
 def _most_probable(probabilities: NDArray[np.float64]) -> NDArray[np.int64]:
@@ -185,13 +199,14 @@ def _most_probable(probabilities: NDArray[np.float64]) -> NDArray[np.int64]:
 
 def decimals_of(every: Sequence[Samples]) -> int:
     """Digits after the point that show a thousandth of the spread of all targets and predictions."""
-    values = [float(value) for samples in every for value in (*samples.predictions, *(samples.targets or ()))]
+    said = [value for samples in every for value in (*samples.predictions, *(samples.targets or ()))]
+    values = [float(value) for value in said if value != ""]
     finite = [value for value in values if math.isfinite(value)]
     spread = max(finite, default=0.0) - min(finite, default=0.0)
     return 3 if spread == 0 else min(12, max(0, 3 - math.floor(math.log10(spread))))
 
 
-def _probabilities(samples: Samples, code: _Code) -> list[list[int | float]] | None:
+def _probabilities(samples: Samples, code: _Code) -> list[list[int | float | None]] | None:
     """Class and thousandths in turn for each sample, the most probable first."""
     if samples.probabilities is None:
         return None
@@ -266,6 +281,8 @@ def _effects(study: Study, samples: Samples, code: _Code) -> Iterator[tuple[int,
         values = predictions.prediction[row]
         if not samples.classes:
             return [code(values)]
+        if samples.labels is not None:
+            return [code(_called(samples, predictions, row)), _thousandths(values[first])]
         return [code(samples.classes[int(values.argmax())]), _thousandths(values[first])]
 
     for row, identity in enumerate(study.complete.ids):

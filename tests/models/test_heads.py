@@ -1,23 +1,31 @@
-"""Heads of further targets: ordered classes."""
+"""Heads: ordered classes."""
 
 import torch
 from torch.nn import functional
 
-from alignmamba.models.further_heads import OrdinalHead
+from alignmamba.contracts import Task
+from alignmamba.models.heads import Head, Ordered
 
 
-def head(classes: int) -> OrdinalHead:
+def head(classes: int) -> Head:
     torch.manual_seed(0)
-    made = OrdinalHead(3, classes).double()
+    task = Task(kind="ordinal", classes=tuple(map(str, range(classes))))
+    made = Head(3, task, dropout=0.0).double()
     with torch.no_grad():
-        made.gaps.copy_(torch.linspace(-1, 1, classes - 2))
+        order(made).gaps.copy_(torch.linspace(-1, 1, classes - 2))
     return made
+
+
+def order(made: Head) -> Ordered:
+    assert made.order is not None
+    return made.order
 
 
 def test_probabilities_are_those_of_the_proportional_odds_model() -> None:
     made, x = head(4), torch.randn(5, 3, dtype=torch.float64)
-    thresholds = made.lowest + torch.cat([torch.zeros(1), functional.softplus(made.gaps).cumsum(0)])
-    below = torch.sigmoid(thresholds - made.score(x))
+    ordered = order(made)
+    thresholds = ordered.lowest + torch.cat([torch.zeros(1), functional.softplus(ordered.gaps).cumsum(0)])
+    below = torch.sigmoid(thresholds - x @ made.weight.T)
     expected = torch.diff(below, dim=1, prepend=torch.zeros(5, 1), append=torch.ones(5, 1))
     found = made(x)
     torch.testing.assert_close(found.exp(), expected)
@@ -27,13 +35,15 @@ def test_probabilities_are_those_of_the_proportional_odds_model() -> None:
 
 def test_two_classes_are_a_logistic_regression() -> None:
     made, x = head(2), torch.randn(5, 3, dtype=torch.float64)
-    torch.testing.assert_close(made(x)[:, 0].exp(), torch.sigmoid(made.lowest - made.score(x))[:, 0])
+    torch.testing.assert_close(
+        made(x)[:, 0].exp(), torch.sigmoid(order(made).lowest - x @ made.weight.T)[:, 0]
+    )
 
 
 def test_a_higher_score_moves_every_threshold() -> None:
     made = head(5)
     with torch.no_grad():
-        made.score.weight.copy_(torch.tensor([[1.0, 0.0, 0.0]]))
+        made.weight.copy_(torch.tensor([[1.0, 0.0, 0.0]]))
     x = torch.zeros(7, 3, dtype=torch.float64)
     x[:, 0] = torch.linspace(-4, 4, 7)
     below = made(x).exp().cumsum(1)[:, :-1]
@@ -43,7 +53,7 @@ def test_a_higher_score_moves_every_threshold() -> None:
 def test_far_scores_keep_finite_losses_and_gradients() -> None:
     made = head(4).float()
     with torch.no_grad():
-        made.score.weight.fill_(100.0)
+        made.weight.fill_(100.0)
     x = torch.tensor([[1.0, 1.0, 1.0], [-1.0, -1.0, -1.0]], requires_grad=True)
     for wanted in range(4):
         loss = functional.cross_entropy(made(x), torch.full((2,), wanted))

@@ -1,0 +1,172 @@
+"""Leading target of a task, chosen among the labels of samples."""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from alignmamba.contracts import Corpus, Role, Sample, Split, Target, Task
+from alignmamba.data.further_targets import FurtherConfig, LabelConfig, Labels, target_of, value_of
+
+PRESENCE = ("no", "yes")
+"""Classes of a label that says whether something is there."""
+REST = "labels"
+"""Name of the further target that several labels of presence beside a leading one are."""
+_UNNAMED = ("target",)
+"""Name of a target in a corpus that does not name it."""
+
+
+class LeadingConfig(LabelConfig):
+    """Options of the leading target."""
+
+    labels: tuple[str, ...] = ()
+    """Labels of the corpus that hold it, in place of its own target. Several that say what is there, by
+    numbers from 0 on, are a multilabel; of others the first leads, and the rest are further targets."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Led:
+    """A task led by chosen labels, and the values that it gives samples."""
+
+    task: Task
+    target: Target
+    """The leading target as a target of labels."""
+
+    def value(self, sample: Sample) -> float | int | tuple[float, ...] | None:
+        """Target of a sample whose labels hold it; raises as `value_of`."""
+        return self.task.known(value_of(sample, self.target))
+
+
+def led_by(corpus: Corpus, given: LeadingConfig) -> Corpus:
+    """The corpus, whose task is led by these labels, or whose target is of another kind.
+
+    The target that it had becomes a label, by its name where the corpus knows that.
+
+    Raises:
+        ConfigError: If train has no such label, or the options do not fit its labels.
+        DataError: If a label of any sample is not one of the target.
+    """
+    task, names = corpus.task, corpus.task.labels or _UNNAMED
+    labels = given.labels or names
+    plain = given.model_copy(update={"labels": (), "kind": None}) == LeadingConfig()
+    if labels == names and given.kind in (None, task.kind) and plain:
+        return corpus
+    if labels == names and not given.classes and task.has_one_class:
+        given = given.model_copy(update={"classes": task.classes})
+    given = given.model_copy(update={"labels": labels})
+    train = [with_own_target(sample, task) for sample in corpus.split("train")]
+    modalities = [spec.name for spec in corpus.modalities]
+    made = _led(corpus, leading(given, [sample.labels for sample in train], task.further, modalities))
+    for split in made.splits.values():
+        for _ in split:  # a label that is none of the target is refused now
+            pass
+    return made
+
+
+def led_as(corpus: Corpus, task: Task) -> Corpus:
+    """The corpus, led by the labels that a task was made of, for a model of that task. Samples without them
+    are unlabelled.
+    """
+    alike = [getattr(corpus.task, field) == getattr(task, field) for field in ("kind", "classes", "labels")]
+    if not task.labels or all(alike):
+        return corpus
+    shared = Task.model_fields.keys() & Target.model_fields.keys()
+    target = Target(name=REST, **{field: getattr(task, field) for field in shared})
+    return _led(corpus, Led(task=task, target=target))
+
+
+def _led(corpus: Corpus, led: Led) -> Corpus:
+    splits: dict[Role, Split] = {
+        role: LedSplit(split=split, former=corpus.task, led=led) for role, split in corpus.splits.items()
+    }
+    return replace(corpus, task=led.task, splits=splits)
+
+
+def leading(
+    given: LeadingConfig, known: Sequence[Labels], further: Sequence[Target], modalities: Sequence[str]
+) -> Led:
+    """The task that labels lead, by what samples have of them.
+
+    Args:
+        given: The labels, one or more, and options of the target.
+        known: Labels of each sample.
+        further: Further targets that there are; those of other names are kept.
+        modalities: Those that a target may belong to.
+
+    Raises:
+        ConfigError: If no sample has such a label, or the options do not fit the labels.
+    """
+    (first, *rest), plural = given.labels, len(given.labels) > 1
+    several = given.kind == "multilabel" or (
+        given.kind is None and plural and all(_is_presence(name, known) for name in given.labels)
+    )
+    own = {**given.model_dump(), "labels": given.labels if several else (first,)}
+    target = target_of(first, FurtherConfig(**own), known, modalities, where="leading")
+    added: dict[str, tuple[str, ...]] = {}
+    if rest and not several:
+        together = len(rest) > 1 and all(_is_presence(name, known) for name in rest)
+        added = {REST: tuple(rest)} if together else {name: (name,) for name in rest}
+    others = [each for each in further if each.name not in added]
+    others += [
+        target_of(name, FurtherConfig(labels=labels), known, modalities, where=f"leading.labels: {name}")
+        for name, labels in added.items()
+    ]
+    shared = Task.model_fields.keys() & Target.model_fields.keys()
+    fields = {field: getattr(target, field) for field in shared}
+    return Led(task=Task(**fields, further=tuple(others)), target=target)
+
+
+def _is_presence(name: str, known: Sequence[Labels]) -> bool:
+    """True for a label that may say how much something is there: numbers from 0 on."""
+    values = (labels[name] for labels in known if name in labels)
+    return all(not isinstance(value, str) and value >= 0 for value in values)
+
+
+def with_own_target(sample: Sample, task: Task) -> Sample:
+    """A sample whose target is among its labels, by its name; classes of presence are 0 and 1."""
+    names, value = task.labels or _UNNAMED, sample.target
+    if value is None:
+        return sample
+    own: dict[str, Any] = {names[0]: value}
+    if isinstance(value, tuple):
+        own = {name: each for name, each in zip(names, value, strict=False) if not math.isnan(each)}
+    elif task.has_one_class and task.classes != PRESENCE:
+        own = {names[0]: task.words(value)}
+    return replace(sample, labels={**sample.labels, **own})
+
+
+@dataclass(frozen=True, kw_only=True)
+class LedSplit:
+    """A split whose samples have another target; meets `alignmamba.contracts.Split`."""
+
+    split: Split
+    former: Task
+    """Task of that split."""
+    led: Led
+
+    @property
+    def role(self) -> Role:
+        """The role of the split."""
+        return self.split.role
+
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """The ids of the split."""
+        return self.split.ids
+
+    @property
+    def lengths(self) -> Mapping[str, np.ndarray]:
+        """Modality name to the number of tokens of each sample, 0 where missing."""
+        return self.split.lengths
+
+    def __len__(self) -> int:
+        return len(self.split)
+
+    def __getitem__(self, row: int) -> Sample:
+        sample = with_own_target(self.split[row], self.former)
+        return replace(sample, target=self.led.value(sample))
+
+    def __iter__(self) -> Iterator[Sample]:
+        return (self[row] for row in range(len(self)))

@@ -1,0 +1,78 @@
+"""Several labels of a foreign file as its target."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from alignmamba.contracts import Sample, TargetKind, Task
+from alignmamba.data.leading_target import LeadingConfig, Led, leading, with_own_target
+from alignmamba.data.user_arrays import SplitArrays
+from alignmamba.data.validity import plain_scalar
+from alignmamba.errors import ConfigError, DataError
+from alignmamba.formats.foreign import Foreign
+
+
+def led_by_labels(foreign: Foreign, names: Sequence[str], *, kind: TargetKind | None = None) -> Foreign:
+    """The content of a file that was read with the first of these labels as its target, led by all of them:
+    as a multilabel, or by the first with the rest as further targets, see `LeadingConfig`.
+
+    Args:
+        foreign: The content.
+        names: Labels, of which the first is its target.
+        kind: Kind of the target; by default what the labels say.
+
+    Raises:
+        DataError: If it has no such label, or a label is not one of the target.
+    """
+    task = foreign.task if foreign.task.labels else foreign.task.model_copy(update={"labels": (names[0],)})
+    rows = {role: _samples(split, task) for role, split in foreign.splits.items()}
+    known = [sample.labels for samples in rows.values() for sample in samples]
+    there = dict.fromkeys(name for labels in known for name in labels)
+    for name in names:
+        if name not in there:
+            raise DataError(f"label {name!r}: expected some of {', '.join(there) or 'none'}")
+    modalities = list(dict.fromkeys(name for split in foreign.splits.values() for name in split.features))
+    try:
+        led = leading(LeadingConfig(labels=tuple(names), kind=kind), known, task.further, modalities)
+    except ConfigError as error:
+        raise DataError(str(error)) from None
+    splits = {role: _led(split, rows[role], led) for role, split in foreign.splits.items()}
+    others = ", ".join(target.name for target in led.task.further)
+    note = (
+        f"several labels: {', '.join(led.task.classes)} are one target"
+        if led.task.kind == "multilabel"
+        else f"several labels: {names[0]} leads, further targets are {others}"
+    )
+    return replace(foreign, task=led.task, splits=splits, notes=(*foreign.notes, note))
+
+
+def _samples(split: SplitArrays, task: Task) -> list[Sample]:
+    """Labels and targets of a split, without features."""
+    size = len(next(iter(split.features.values())))
+    samples = []
+    for row in range(size):
+        given = {name: _plain(cells[row]) for name, cells in split.labels.items()}
+        target = None if split.targets is None else _plain(split.targets[row])
+        labels = {name: value for name, value in given.items() if value is not None}
+        named = isinstance(target, str)
+        if named and target is not None:
+            labels[task.labels[0]] = target
+        sample = Sample(id=f"row {row + 1}", features={}, target=None if named else target, labels=labels)
+        samples.append(with_own_target(sample, task))
+    return samples
+
+
+def _plain(value: Any) -> Any:
+    """A label; ``None`` for one that is not known."""
+    found = plain_scalar(value)
+    return None if isinstance(found, float) and not math.isfinite(found) else found
+
+
+def _led(split: SplitArrays, samples: Sequence[Sample], led: Led) -> SplitArrays:
+    used = led.task.labels
+    targets: list[Any] | None = [led.value(sample) for sample in samples]
+    if all(target is None for target in targets or ()):
+        targets = None
+    labels = {name: cells for name, cells in split.labels.items() if name not in used}
+    return replace(split, targets=targets, labels=labels)

@@ -1,0 +1,116 @@
+"""A corpus led by some of its labels."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from alignmamba.contracts import Corpus, Task
+from alignmamba.data.archive import load_corpus, write_corpus
+from alignmamba.data.leading_target import LeadingConfig, led_as, led_by
+from alignmamba.errors import ConfigError, DataError
+
+SENTIMENT = Task(kind="regression", label_range=(-3.0, 3.0), labels=("sentiment",))
+
+
+@pytest.fixture
+def corpus(tmp_path: Path) -> Corpus:
+    """Two samples each; the second lacks a label."""
+    labels: dict[str, list[Any]] = {
+        "happy": [2.0, 0],
+        "sad": [0, None],
+        "arousal": [-1.0, 1.0],
+        "mood": ["up", "down"],
+    }
+    splits = {
+        role: {
+            "features": {"sound": [np.ones((2, 1))] * 2},
+            "targets": [-1.0, 2.0],
+            "ids": [f"{role}-1", f"{role}-2"],
+            "labels": labels,
+        }
+        for role in ("train", "test")
+    }
+    return write_corpus(tmp_path / "corpus", splits, task=SENTIMENT)  # type: ignore[arg-type]
+
+
+def targets(corpus: Corpus) -> list[Any]:
+    return [sample.target for sample in corpus.split("test")]
+
+
+def test_names_of_labels_are_stored_and_change_no_checksum(corpus: Corpus, tmp_path: Path) -> None:
+    assert load_corpus(corpus.location).task.labels == ("sentiment",)
+    unnamed = SENTIMENT.model_copy(update={"labels": ()})
+    splits = {
+        role: {
+            "features": {"sound": [sample.features["sound"] for sample in split]},
+            "targets": [sample.target for sample in split],
+            "ids": split.ids,
+            "labels": {name: [sample.labels.get(name) for sample in split] for name in split[0].labels},
+        }
+        for role, split in corpus.splits.items()
+    }
+    again = write_corpus(tmp_path / "again", splits, task=unnamed)  # type: ignore[arg-type]
+    assert again.checksum == corpus.checksum
+    assert "labels" not in again.task.model_dump()
+
+
+def test_several_labels_from_0_on_are_one_target(corpus: Corpus) -> None:
+    led = led_by(corpus, LeadingConfig(labels=("happy", "sad")))
+    assert (led.task.kind, led.task.classes, led.task.labels) == (
+        "multilabel",
+        ("happy", "sad"),
+        ("happy", "sad"),
+    )
+    first, second = targets(led)
+    assert first == (1.0, 0.0)
+    assert second[0] == 0.0
+    assert math.isnan(second[1])
+    assert led.split("test")[1].labels["sentiment"] == 2.0
+    assert led.checksum == corpus.checksum
+
+
+def test_of_others_the_first_leads(corpus: Corpus) -> None:
+    led = led_by(corpus, LeadingConfig(labels=("sentiment", "arousal", "mood")))
+    assert led.task.kind == "regression"
+    assert [(each.name, each.kind) for each in led.task.further] == [
+        ("arousal", "regression"),
+        ("mood", "classification"),
+    ]
+    assert targets(led) == [-1.0, 2.0]
+    with_emotions = led_by(corpus, LeadingConfig(labels=("sentiment", "happy", "sad")))
+    assert [(each.name, each.kind, each.labels) for each in with_emotions.task.further] == [
+        ("labels", "multilabel", ("happy", "sad"))
+    ]
+
+
+def test_one_label_is_what_it_holds_or_what_is_asked_for(corpus: Corpus) -> None:
+    assert targets(led_by(corpus, LeadingConfig(labels=("mood",)))) == [1, 0]
+    assert targets(led_by(corpus, LeadingConfig(labels=("arousal",)))) == [-1.0, 1.0]
+    graded = led_by(corpus, LeadingConfig(kind="ordinal"))
+    assert (graded.task.kind, graded.task.classes) == ("ordinal", ("-1", "2"))
+    assert targets(graded) == [0, 1]
+    named = led_by(corpus, LeadingConfig(labels=("mood",), kind="ordinal", classes=("up", "down")))
+    assert targets(named) == [0, 1]
+
+
+def test_nothing_asked_is_nothing_done(corpus: Corpus) -> None:
+    assert led_by(corpus, LeadingConfig()) is corpus
+    assert led_by(corpus, LeadingConfig(labels=("sentiment",))) is corpus
+
+
+def test_labels_that_are_not_there_or_do_not_fit_are_refused(corpus: Corpus) -> None:
+    with pytest.raises(ConfigError, match="leading: no training sample has a label 'anger', expected one of"):
+        led_by(corpus, LeadingConfig(labels=("anger",)))
+    with pytest.raises(DataError, match="label 'mood': found 'up', expected a number"):
+        led_by(corpus, LeadingConfig(labels=("mood", "happy"), kind="multilabel"))
+
+
+def test_another_corpus_is_led_as_a_model_was(corpus: Corpus) -> None:
+    led = led_by(corpus, LeadingConfig(labels=("mood",)))
+    assert targets(led_as(corpus, led.task)) == targets(led)
+    assert led_as(led, led.task) is led
+    strange = led.task.model_copy(update={"labels": ("nothing",)})
+    assert targets(led_as(corpus, strange)) == [None, None]

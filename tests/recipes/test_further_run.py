@@ -18,6 +18,7 @@ from alignmamba.recipes.preparation import seen_by
 from alignmamba.recipes.report.contents import gather
 from alignmamba.recipes.report.run_comparison import gather_runs
 from alignmamba.recipes.training_run import plan
+from alignmamba.recipes.tuning.tuning_plan import TuningOptions, plan_tuning
 
 TARGETS = {
     "label_T": {"modality": "text"},
@@ -135,6 +136,15 @@ def test_the_best_epoch_may_be_that_of_a_further_target(corpus: Path, tmp_path: 
 def test_a_modality_that_is_left_out_takes_its_targets_with_it(corpus: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"targets.label_T.modality: found 'text', expected one of audio"):
         plan(config(corpus, modalities=["audio"]), out=tmp_path / "run")
+
+
+def test_a_search_may_choose_by_a_further_target(corpus: Path, tmp_path: Path) -> None:
+    asked = TuningOptions(methods=("late-fusion",), trials=1, repeats=1)
+    found = plan_tuning(asked, config(corpus, **{"fit.select": "label_T.mae"}), out=tmp_path / "search")
+    assert found.record.metric == "label_T.mae"
+    assert not found.higher_is_better
+    with pytest.raises(ConfigError, match=r"no metric 'label_T.accuracy' for this task, only .*label_T.mae"):
+        plan_tuning(asked, config(corpus, **{"fit.select": "label_T.accuracy"}), out=tmp_path / "other")
 
 
 def test_a_corpus_is_seen_with_the_targets_that_a_run_can_have(corpus: Path, tmp_path: Path) -> None:

@@ -95,15 +95,19 @@ def objective(dropout: float = 0.0) -> Supervised:
     return made.train()
 
 
-def group(size: int) -> list[Batch]:
-    """Twelve samples in batches of a size; every third lacks the further target, and weights differ."""
+def group(size: int, *, lacking: int = -1) -> list[Batch]:
+    """Twelve samples in batches of a size; every third lacks the further target, and weights differ. One may
+    lack the target of the task.
+    """
     source = ToySource("train", samples=12, batch_size=size, scale=SCALE)
     found = []
     for number, batch in enumerate(source):
         assert batch.targets is not None
         rows = torch.arange(len(batch)) + number * size
         own = torch.where(rows % 3 == 0, torch.nan, (batch.targets - SCALE.mean) / SCALE.deviation + rows % 2)
-        found.append(replace(batch, further={"own": own.double()}, weights=0.5 + (rows % 4).double()))
+        targets = torch.where(rows == lacking, torch.nan, batch.targets.double())
+        weights = 0.5 + (rows % 4).double()
+        found.append(replace(batch, targets=targets, further={"own": own.double()}, weights=weights))
     return found
 
 
@@ -121,8 +125,10 @@ def stepped(made: Objective, batches: list[Batch]) -> tuple[dict[str, Tensor], l
 
 @pytest.mark.parametrize("size", [2, 4, 5])
 def test_a_step_is_the_same_however_it_is_divided(size: int) -> None:
-    expected, gradient = stepped(objective(), group(12))
-    found, divided = stepped(objective(), group(size))
+    expected, gradient = stepped(objective(), group(12, lacking=4))
+    found, divided = stepped(objective(), group(size, lacking=4))
+    assert expected["task"][4] == 0
+    assert torch.count_nonzero(expected["task"]) == 11
     assert expected.keys() == {"task", "size", "task.own"}
     for name, value in expected.items():
         torch.testing.assert_close(found[name], value)

@@ -284,17 +284,16 @@ class Objective(nn.Module, ABC):
         return target.kind == "regression" and self.training and self.regression_loss == "ccc"
 
     def _concordance(self, term: str, pairs: Pairs) -> Tensor:
-        """(batch,) loss of each sample by the moments of the step."""
+        """(batch,) loss of each sample by the moments of the step, 0 where the target is unknown."""
         moments = Moments.of(pairs) if self.moments is None else self.moments[term]
-        return moments.loss(pairs).to(self._least_dtype)
+        return torch.where(pairs.weight > 0, moments.loss(pairs), 0).to(self._least_dtype)
 
     def leading_loss(self, batch: Batch, prediction: Tensor) -> Tensor:
         """Loss of the task's own prediction, (batch,): `task_loss`, or the concordance over the step."""
         assert batch.targets is not None
         if not self._concords(self.task):
             return self.task_loss(prediction, batch.targets)
-        error = self._concordance(TASK, self._pairs_of_task(batch, prediction))
-        return error.masked_fill(batch.targets.isnan(), 0)
+        return self._concordance(TASK, self._pairs_of_task(batch, prediction))
 
     def task_loss(self, prediction: Tensor, targets: Tensor) -> Tensor:
         """Loss of the task for any prediction of it, such as that of one modality; that of the network itself

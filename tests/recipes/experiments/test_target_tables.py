@@ -12,6 +12,7 @@ from alignmamba.evaluation.metrics import score
 from alignmamba.recipes.experiments.ablation import Ablation
 from alignmamba.recipes.experiments.cells import CellRecord, ExperimentRecord
 from alignmamba.recipes.experiments.columns import tabled
+from alignmamba.recipes.experiments.comparison import Comparison
 from alignmamba.recipes.experiments.experiment_kind import GridExperiment
 from alignmamba.recipes.experiments.grid import Grid
 from alignmamba.recipes.experiments.missing import Missing
@@ -127,6 +128,20 @@ def test_an_entry_is_the_score_of_the_target() -> None:
     expected = [score(TASK, said("other", seed))["mood.accuracy"] for seed in (0, 1)]
     assert list(entry.values) == pytest.approx(expected)
     assert tabled(PARTS) == ["accuracy_labels"]
+
+
+def test_a_comparison_has_the_scores_of_each_label() -> None:
+    (table,) = (
+        each
+        for each in Comparison().tables(grid("comparison", ("",), ("full", "best-constant")))
+        if each.name == "comparison-labels-parts"
+    )
+    assert table.columns[:3] == ("accuracy(a)", "accuracy_weighted(a)", "f1_weighted(a)")
+    first, constant = table.entries
+    assert first[0] is not None
+    expected = [score(TASK, said("full", seed))["parts.accuracy(a)"] for seed in (0, 1)]
+    assert list(first[0].values) == pytest.approx(expected)
+    assert set(constant) == {None}
 
 
 def test_scores_on_valid_are_those_of_the_target(tmp_path: Path) -> None:

@@ -3,18 +3,19 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Final
 
 from pydantic import Field
 
 from alignmamba.contracts import Corpus
 from alignmamba.errors import ConfigError
+from alignmamba.evaluation.metrics import score
 from alignmamba.evaluation.tables import Entry, ResultTable
 from alignmamba.extras import require
 from alignmamba.methods import REFERENCES
 from alignmamba.recipes.configuration import RunConfig
 from alignmamba.recipes.experiments.cells import Analysis, Cell, ExperimentRecord, cell
-from alignmamba.recipes.experiments.columns import metrics_table, of_each_target
+from alignmamba.recipes.experiments.columns import metrics_table, of_each_target, plain_table
 from alignmamba.recipes.experiments.experiment_kind import (
     GridExperiment,
     MethodsOptions,
@@ -28,6 +29,10 @@ from alignmamba.recipes.preparation import seen_by
 
 if TYPE_CHECKING:
     from alignmamba.recipes.tuning.best_settings import BestSettings
+
+
+_OF_A_LABEL: Final = ("accuracy", "accuracy_weighted", "f1_weighted")
+"""Scores of single labels that have a column."""
 
 
 class BesideOptions(MethodsOptions):
@@ -151,6 +156,19 @@ def _scores(grid: Grid) -> Iterator[ResultTable]:
     """Methods by metrics."""
     scores = metrics_table(grid, f"Comparison of methods on {grid.corpus}, test", row_label="method")
     yield scores.model_copy(update={"notes": (*scores.notes, *_notes_on_tuning(grid))})
+    if grid.task.kind == "multilabel":
+        yield _labels(grid)
+
+
+def _labels(grid: Grid) -> ResultTable:
+    """Methods by the scores of each label alone, those that are published of emotions."""
+    names = [f"{name}({label})" for label in grid.task.classes for name in _OF_A_LABEL]
+    values: dict[str, dict[str, list[float]]] = {}
+    for row in grid.rows:
+        found = [score(grid.task, said) for _, said in sorted(grid.predictions(row, "").items())]
+        values[row] = {name: [each[name] for each in found] for name in names if found}
+    title = f"Scores of each label on {grid.corpus}, test"
+    return plain_table("comparison-labels", title, values, row_label="method", bounds=(0.0, 1.0))
 
 
 def _searched(asked: ComparisonOptions, base: RunConfig, corpus: Corpus) -> "list[BestSettings]":

@@ -54,6 +54,12 @@ def test_all_strata_come_equally_often_and_every_sample_does(values: list[int], 
         assert max(own) - min(own) <= 1
 
 
+def test_those_that_come_once_more_are_drawn_anew() -> None:
+    numbers = np.array([0, 0, 0, 1, 1])
+    found = [Counter(balanced_rows(numbers, np.random.default_rng(seed)).tolist()) for seed in range(12)]
+    assert {row for times in found for row, count in times.items() if count == 2} == {3, 4}
+
+
 def test_an_epoch_is_balanced_and_its_batches_differ_by_one() -> None:
     source = loader(split_of([0, 0, 0, 0, 0, 1, 1, 1, 0]))
     classes = {sample.id: sample.target for sample in source.split}

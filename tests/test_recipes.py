@@ -470,7 +470,7 @@ def test_a_run_that_withholds_nothing_has_the_digest_of_earlier_versions(
     for key in ("seed", "data", "engine", *later):
         del settings[key]
     del settings["fit"]["loggers"]
-    for name in ("keep_groups", "weights", "balance"):
+    for name in LoaderConfig.SILENT:
         del settings["loader"][name]
     for name in FitConfig.SILENT:
         del settings["fit"][name]

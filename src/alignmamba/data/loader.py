@@ -2,11 +2,11 @@
 
 import math
 import multiprocessing
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from multiprocessing.connection import wait
-from typing import Annotated, Final, NamedTuple, Self
+from typing import Annotated, Any, ClassVar, Final, NamedTuple, Self
 
 import numpy as np
 import torch
@@ -42,6 +42,9 @@ def batch_size_for(samples: int) -> int:
 
 class LoaderConfig(Config):
     """Options of batches."""
+
+    SILENT: ClassVar[Mapping[str, Any]] = {"keep_groups": False, "weights": "", "balance": ""}
+    """Later options and the values under which they change nothing."""
 
     batch_size: Annotated[int, Field(ge=1)] | None = None
     """Samples per batch at most, over all processes together; the samples of an epoch are spread evenly over

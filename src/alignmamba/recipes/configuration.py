@@ -171,15 +171,11 @@ class RunConfig(Config):
         }
         del settings["fit"]["loggers"]  # where epochs are logged decides nothing
         _drop_silent(settings["fit"], FitConfig.SILENT)
-        if not self.loader.keep_groups:
-            del settings["loader"]["keep_groups"]
+        _drop_silent(settings["loader"], LoaderConfig.SILENT)
         if self.start.run:
             del settings["start"]["run"]  # the checksum says what lay there
         else:
             del settings["start"]
-        for name in ("weights", "balance"):
-            if not settings["loader"][name]:
-                del settings["loader"][name]
         if not self.modalities:
             del settings["modalities"]
         if not self.targets:

@@ -70,6 +70,15 @@ def test_what_serve_cannot_use_is_one_line(cli: Cli, run: Path, arguments: list[
     assert said in err
 
 
+@pytest.mark.parametrize(
+    ("address", "local"), [("127.0.0.1", True), ("::1", True), ("0.0.0.0", False), ("192.0.2.1", False)]
+)
+def test_loopback_is_known(address: str, local: bool) -> None:
+    from alignmamba.recipes.service.prediction_server import _is_local
+
+    assert _is_local(address) is local
+
+
 def test_a_run_that_is_none_is_refused(cli: Cli, tmp_path: Path) -> None:
     assert cli("serve", tmp_path)[0] == 2
     assert cli("export", "onnx", tmp_path, tmp_path / "a.onnx")[0] == 2

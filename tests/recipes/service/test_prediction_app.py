@@ -317,3 +317,12 @@ def test_a_fault_of_ours_is_500_and_does_not_end_the_server(served: Served) -> N
     assert served.predict(ONE) == (500, {"error": "internal: ZeroDivisionError: 1"})
     served.app.queue._answer = answer
     assert served.predict(ONE)[0] == 200
+
+
+def test_the_snippet_of_the_documentation_asks(served: Served, samples: list[Sample]) -> None:
+    page = (Path(__file__).parents[3] / "docs" / "elsewhere.md").read_text(encoding="utf-8")
+    code = page.partition("## A server of predictions")[2].partition("```python\n")[2].partition("```")[0]
+    both = next(sample for sample in samples if len(sample.features) == 2)
+    names: dict[str, Any] = {**both.features, "address": f"http://127.0.0.1:{served.port}/"}
+    exec(compile(code, "docs/elsewhere.md", "exec"), names)
+    assert [answer["id"] for answer in names["predictions"]] == ["a", "b"]

@@ -1,5 +1,6 @@
 """A server that predicts for other programs, with the model of one run."""
 
+import ipaddress
 import socket
 import threading
 from collections.abc import Callable
@@ -15,7 +16,6 @@ from alignmamba.recipes.service.prediction_app import Limits, PredictionApp
 _POLL_SECONDS: Final = 0.5
 _END_SECONDS: Final = 30
 """Time that requests under way have at the end."""
-_LOOPBACK: Final = (HOST, "localhost")
 
 
 def serve_run(
@@ -48,8 +48,9 @@ def serve_run(
     with interruptible(), listening_at(port, host) as listening:
         name, taken = f"[{host}]" if ":" in host else host, listening.getsockname()[1]
         address = f"http://{name}:{taken}/"
-        local = host in _LOOPBACK
-        app = PredictionApp(opened, limits, hosts=own_hosts(taken) if local else None, address=address)
+        local = _is_local(listening.getsockname()[0])
+        hosts = own_hosts(taken) | {f"{name}:{taken}"}
+        app = PredictionApp(opened, limits, hosts=hosts if local else None, address=address)
         app.warm()
         if not local:
             note(
@@ -57,6 +58,11 @@ def serve_run(
                 " server that has both before it"
             )
         _run(app, listening, lambda: announce(address))
+
+
+def _is_local(address: str) -> bool:
+    """Return whether no other machine can connect to an address."""
+    return ipaddress.ip_address(address.partition("%")[0]).is_loopback
 
 
 def _run(app: PredictionApp, listening: socket.socket, announce: Callable[[], object]) -> None:

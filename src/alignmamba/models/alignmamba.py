@@ -164,6 +164,11 @@ class AlignMamba(Fusion[AlignMambaConfig], FollowsTraining):
         return tuple(name for name in names if name not in self.config.timeless)
 
     @property
+    def time_weight(self) -> float:
+        """Weight of the squared time difference in the cost, as it is now."""
+        return self.config.local.time_weight * (self.prior.share if self.prior is not None else 1.0)
+
+    @property
     def _scopes(self) -> int:
         """Number of vectors that the sequence is pooled to."""
         return len(self.config.anchors) if self.config.pool_by == "modality" else 1
@@ -290,7 +295,7 @@ class AlignMamba(Fusion[AlignMambaConfig], FollowsTraining):
         if self.config.local.method == "none":
             return dict(encoded), {}
         streams, plans = {}, {}
-        weight = self.config.local.time_weight * (self.prior.share if self.prior is not None else 1.0)
+        weight = self.time_weight
         for name, tokens in encoded.items():
             rows = is_anchor[name]
             x = anchor.x

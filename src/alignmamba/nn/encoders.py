@@ -80,6 +80,24 @@ class Encoder(nn.Module, ABC):
             Tokens (batch, ceil(time / stride), width), zero where not valid, and their mask.
         """
 
+    @property
+    def unstreamed(self) -> str:
+        """Reason why it cannot encode tokens as they arrive; empty where it can."""
+        return "its encoder reads later tokens too"
+
+    def extend(self, features: Tensor, state: Any = None) -> tuple[Tensor, Any]:
+        """Encode further tokens as the whole sequence would be; only where nothing is `unstreamed`.
+
+        Args:
+            features: (batch, time, channel), all of them valid, as of `forward`.
+            state: What the call before returned; ``None`` at the start.
+
+        Returns:
+            Tokens (batch, time, width), and the state, constant in size.
+        """
+        del state
+        return self(features, features.new_ones(features.shape[:2], dtype=torch.bool))[0], None
+
 
 class EmbeddingEncoder(Encoder):
     """A table for token ids; in training whole tokens are dropped."""
@@ -100,6 +118,10 @@ class EmbeddingEncoder(Encoder):
         encoded: Tensor = self.norm(x)
         return encoded.masked_fill(~mask.unsqueeze(-1), 0), mask
 
+    @property
+    def unstreamed(self) -> str:
+        return "" if self.stride == 1 else f"its stride is {self.stride}, expected 1"
+
 
 class FeatureEncoder(Encoder):
     """Features as they are, at their own width, disturbed in training where that is asked for."""
@@ -114,6 +136,12 @@ class FeatureEncoder(Encoder):
     def forward(self, features: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         x, mask = group_mean(self._prepared(features, mask), mask, self.stride)
         return x.masked_fill(~mask.unsqueeze(-1), 0), mask
+
+    @property
+    def unstreamed(self) -> str:
+        if self.centring != "none":
+            return f"its centring is {self.centring!r}, the mean of the whole sample, expected 'none'"
+        return "" if self.stride == 1 else f"its stride is {self.stride}, expected 1"
 
     def _prepared(self, features: Tensor, mask: Tensor) -> Tensor:
         """Standardised features, centred, and in training as another take of the same sample might have
@@ -174,6 +202,10 @@ class ConvEncoder(LinearEncoder):
             MaskedConvolution(self.width, config.kernel_size, config.dropout) for _ in range(config.depth)
         )
 
+    @property
+    def unstreamed(self) -> str:
+        return "its convolutions read later tokens too, expected kind 'linear' or 'mamba'"
+
     def _mixed(self, x: Tensor, mask: Tensor) -> Tensor:
         for convolution in self.convolutions:
             x = convolution(x, mask)
@@ -189,6 +221,12 @@ class MambaEncoder(LinearEncoder):
     def _mixed(self, x: Tensor, mask: Tensor) -> Tensor:
         mixed: Tensor = self.mamba(x, mask)
         return mixed
+
+    def extend(self, features: Tensor, state: Any = None) -> tuple[Tensor, Any]:
+        mask = features.new_ones(features.shape[:2], dtype=torch.bool)
+        x = self.project(self._prepared(features, mask))
+        mixed, state = self.mamba.extend(x, state or self.mamba.initial_states(len(x)))
+        return self.dropout(self.norm(mixed)), state
 
 
 ENCODERS: Final[dict[str, type[EmbeddingEncoder | FeatureEncoder]]] = {

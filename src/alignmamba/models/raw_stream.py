@@ -1,0 +1,274 @@
+"""A sample whose raw tokens are still arriving, modality by modality, in memory that does not grow."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import torch
+from torch import Tensor
+
+from alignmamba.contracts import ModalitySpec, Output
+from alignmamba.errors import ConfigError, DataError, ShapeError
+from alignmamba.models.alignmamba import AlignMamba, StreamState
+from alignmamba.nn.encoders import Encoder
+from alignmamba.ops import interleave, match_tokens
+from alignmamba.ops.transport import nearest_in_time
+
+MOST_WAITING: Final = 10_000
+"""Tokens of a modality that wait for another one, at most."""
+
+
+@dataclass
+class _Arriving:
+    """Encoded tokens of one modality that are still needed."""
+
+    spec: ModalitySpec
+    x: Tensor
+    """(1, time, d_model)."""
+    times: Tensor
+    """(1, time) float64 seconds."""
+    state: Any = None
+    ended: bool = False
+    last: float = field(default=float("-inf"))
+    """Time of the token that came last."""
+
+    def drop(self, count: int) -> None:
+        self.x, self.times = self.x[:, count:], self.times[:, count:]
+
+
+class RawStream:
+    """Prediction of one sample while its raw tokens arrive, equal to that of the whole sample at the end.
+
+    An anchor token is read as soon as each other modality has those tokens that it may be matched to: those
+    within the window of local alignment, which the next tokens of the modality bring. Memory depends on the
+    window and on how far modalities arrive apart, not on the length.
+
+    Only a model whose tokens do not depend on what comes later can do so: encoders that are causal, each
+    anchor token matched within a window by seconds, and a scan in one direction.
+
+    Args:
+        model: In evaluation mode.
+        modalities: Those that the sample has, by default all; the others are missing.
+
+    Raises:
+        ConfigError: If the model cannot stream; the message names the option.
+        DataError: If a modality is unknown, or there is none.
+    """
+
+    def __init__(self, model: AlignMamba, modalities: Sequence[str] | None = None) -> None:
+        anchors = model.config.anchors
+        names = list(anchors) if modalities is None else list(modalities)
+        unknown = [name for name in names if name not in anchors]
+        if unknown or not names:
+            found = repr(unknown[0]) if unknown else "none"
+            raise DataError(f"modalities: expected one or more of {', '.join(anchors)}, found {found}")
+        present = [name for name in anchors if name in names]
+        _check(model, present)
+        self._model, self._anchor = model, present[0]
+        specs = {spec.name: spec for spec in model.config.modalities}
+        like = model.absent_tokens[self._anchor]
+        self._arriving = {
+            name: _Arriving(
+                specs[name],
+                like.new_zeros(1, 0, model.config.d_model),
+                like.new_zeros(1, 0, dtype=torch.float64),
+            )
+            for name in present
+        }
+        self._zero: float | None = None
+        self._read: StreamState | None = None
+        self._said: Output | None = None
+
+    @torch.no_grad()
+    def step(self, tokens: Mapping[str, tuple[Tensor, Tensor]]) -> Output | None:
+        """Take further tokens.
+
+        Args:
+            tokens: Modality to its next tokens, (time, width), or (time,) token ids, and their times, (time,)
+                seconds that never fall. A modality without new tokens may be left out.
+
+        Returns:
+            The output for all anchor tokens that were read so far; ``None`` before the first.
+
+        Raises:
+            DataError: If a modality is not of this sample or has ended, times fall, or too many tokens wait
+                for a modality that does not arrive.
+            ShapeError: If a shape does not fit.
+        """
+        for name, (features, times) in tokens.items():
+            self._take(name, features, times)
+        return self._advanced()
+
+    @torch.no_grad()
+    def end(self, *names: str) -> Output:
+        """End modalities, by default all: nothing of them comes any more.
+
+        Returns:
+            The output for all anchor tokens that were read so far; after all have ended, that of the sample.
+
+        Raises:
+            DataError: If a modality is not of this sample, or no anchor token was read.
+        """
+        for name in names or tuple(self._arriving):
+            own = self._of(name)
+            own.ended = True
+            if own.last == float("-inf") and name != self._anchor:
+                del self._arriving[name]  # nothing came: it is missing
+        found = self._advanced()
+        if found is None:
+            raise DataError(f"modality {self._anchor!r}: found no token to read yet, expected at least one")
+        return found
+
+    @property
+    def waiting(self) -> dict[str, int]:
+        """Tokens that are held, by modality."""
+        return {name: each.x.shape[1] for name, each in self._arriving.items()}
+
+    def _of(self, name: str) -> _Arriving:
+        if name not in self._arriving:
+            raise DataError(f"modality {name!r}: expected one of this sample: {', '.join(self._arriving)}")
+        return self._arriving[name]
+
+    def _take(self, name: str, features: Tensor, times: Tensor) -> None:
+        """Encode further tokens of a modality."""
+        own = self._of(name)
+        if own.ended:
+            raise DataError(f"modality {name!r}: found tokens after its end, expected none")
+        given = features.unsqueeze(1) if own.spec.kind == "tokens" and features.ndim == 1 else features
+        fits = given.is_floating_point() == (own.spec.kind == "features")
+        if not fits or given.ndim != 2 or given.shape[1] != own.spec.width or times.shape != given.shape[:1]:
+            raise ShapeError(
+                f"modality {name!r}: expected {own.spec.kind} (time, {own.spec.width}) with (time,) seconds,"
+                f" found {features.dtype} {tuple(features.shape)} with {tuple(times.shape)}"
+            )
+        if not len(given):
+            return
+        seconds = times.double()
+        steps = torch.diff(seconds, prepend=seconds.new_tensor([own.last]))
+        if not bool(seconds.isfinite().all()) or bool((steps < 0).any()):
+            raise DataError(f"modality {name!r}: expected finite times that never fall, found others")
+        x, state = self._encoded(own, given.unsqueeze(0))
+        own.last, own.state = float(seconds[-1]), state
+        if self._zero is None:
+            self._zero = float(seconds[0])
+        own.x = torch.cat([own.x, x], 1)
+        own.times = torch.cat([own.times, (seconds - self._zero).unsqueeze(0)], 1)
+
+    def _encoded(self, own: _Arriving, features: Tensor) -> tuple[Tensor, Any]:
+        model, name = self._model, own.spec.name
+        if own.spec.kind == "tokens":
+            features = features.long()
+            if bool(((features < 0) | (features >= own.spec.dim)).any()):
+                raise DataError(
+                    f"modality {name!r}: expected token ids from 0 to {own.spec.dim - 1}, found others"
+                )
+        else:
+            features = features.to(own.x.dtype)
+            if not bool(features.isfinite().all()):
+                raise DataError(f"modality {name!r}: expected finite numbers, found others")
+            mask = features.new_ones(features.shape[:2], dtype=torch.bool)
+            features = model.standardisers[name](features, mask)
+        encoder = model.encoders[name]
+        assert isinstance(encoder, Encoder)
+        return encoder.extend(features, own.state)
+
+    def _advanced(self) -> Output | None:
+        """Read the anchor tokens whose partners have all arrived."""
+        anchor = self._arriving[self._anchor]
+        others = {name: each for name, each in self._arriving.items() if name != self._anchor}
+        count = min([anchor.x.shape[1], *(self._complete(each) for each in others.values())])
+        if count:
+            x, times = anchor.x[:, :count], anchor.times[:, :count]
+            streams = {self._anchor: x} | {
+                name: self._matched(x, times, each) for name, each in others.items()
+            }
+            anchor.drop(count)
+            self._read_on(streams, count)
+        for name, each in self._arriving.items():
+            if each.x.shape[1] > MOST_WAITING:
+                raise DataError(
+                    f"modality {name!r}: {each.x.shape[1]} tokens wait for those of another modality,"
+                    f" expected at most {MOST_WAITING}; end what does not come"
+                )
+        return self._said
+
+    def _complete(self, other: _Arriving) -> int:
+        """Anchor tokens whose candidates in another modality have all arrived."""
+        anchor, window = self._arriving[self._anchor], self._window
+        if other.ended:
+            return anchor.x.shape[1]
+        # The nearest is known once a middle of two neighbours lies at the token or behind it.
+        middles = (other.times[:, 1:] + other.times[:, :-1]) / 2
+        nearest = torch.searchsorted(middles.contiguous(), anchor.times.contiguous())
+        known = (nearest < middles.shape[1]) & (nearest + window < other.x.shape[1])
+        return int(known[0].long().cumprod(0).sum())
+
+    @property
+    def _window(self) -> int:
+        window = self._model.config.local.window
+        assert window is not None
+        return window
+
+    def _matched(self, x: Tensor, times: Tensor, other: _Arriving) -> Tensor:
+        """Tokens of another modality for these anchor tokens; those that no later one needs are dropped."""
+        mask, other_mask = (
+            torch.ones(each.shape, dtype=torch.bool, device=x.device) for each in (times, other.times)
+        )
+        index, _ = match_tokens(
+            x,
+            other.x,
+            mask,
+            other_mask,
+            window=self._window,
+            time_weight=self._model.time_weight,
+            source_times=times,
+            anchor_times=other.times,
+        )
+        taken = other.x.gather(1, index.unsqueeze(-1).expand(-1, -1, x.shape[2]))
+        nearest = nearest_in_time(times[:, -1:], other.times, other_mask)
+        other.drop(max(0, int(nearest) - self._window))
+        return taken
+
+    def _read_on(self, streams: Mapping[str, Tensor], count: int) -> None:
+        """Read fused tokens by the backbone."""
+        model = self._model
+        absent = {
+            name: token.view(1, 1, -1).expand(1, count, -1) for name, token in model.absent_tokens.items()
+        }
+        order = reversed(model.config.anchors)
+        fused = interleave([streams[name] if name in streams else absent[name] for name in order])
+        for token in fused.unbind(1):
+            self._said, self._read = model.step(token, self._read)
+
+
+def _check(model: AlignMamba, present: Sequence[str]) -> None:
+    """Refuse a model that cannot stream."""
+    local, problem = model.config.local, ""
+    if model.training:
+        problem = "found a model in training mode, expected evaluation mode"
+    elif model.config.bidirectional:
+        problem = "bidirectional: found true, expected false: the backward scan begins at the last token"
+    elif model.config.task.further:
+        problem = (
+            f"targets: found {model.config.task.further[0].name!r}, expected none beside that of the task"
+        )
+    for name in present:
+        encoder = model.encoders[name]
+        assert isinstance(encoder, Encoder)
+        if encoder.unstreamed:
+            problem = problem or f"encoders.{name}: {encoder.unstreamed}"
+    if len(present) > 1 and not problem:
+        wanted = {"method": "match", "marginal": "anchor", "time_unit": "seconds"}
+        for option, value in wanted.items():
+            if getattr(local, option) != value:
+                problem = problem or (
+                    f"local.{option}: found {getattr(local, option)!r}, expected {value!r}: the match of a"
+                    " token must not depend on later ones"
+                )
+        if not problem and local.window is None:
+            problem = "local.window: found none, expected a number: a token could match any later one"
+        timeless = [name for name in present if name in model.config.timeless]
+        if not problem and timeless:
+            problem = f"timeless: found {timeless[0]!r}, expected none: tokens are matched by their seconds"
+    if problem:
+        raise ConfigError(f"stream: {problem}")

@@ -148,7 +148,7 @@ def test_a_modality_of_which_nothing_comes_is_missing() -> None:
     built, given = model(), sample(("text", "audio"))
     stream = RawStream(built)
     stream.step(given)
-    stream.end("video")
+    stream.close("video")
     torch.testing.assert_close(stream.end().prediction, whole(built, given), **MODEL)
 
 
@@ -210,7 +210,7 @@ def test_mistakes_are_refused() -> None:
         with pytest.raises(DataError, match=f"one or more of text, audio, video, found {found}"):
             RawStream(built, names)
     stream, two = RawStream(built, ("text", "audio")), torch.tensor([1.0, 2.0])
-    with pytest.raises(DataError, match=r"modality 'text': found no token to read yet"):
+    with pytest.raises(DataError, match=r"modality 'text': found no token, expected at least one"):
         RawStream(built).end()
     with pytest.raises(DataError, match=r"modality 'video': expected one of this sample: text, audio"):
         stream.step({"video": (torch.zeros(2, 6), two)})
@@ -235,7 +235,7 @@ def test_mistakes_are_refused() -> None:
     with pytest.raises(DataError, match="'text': expected finite times that never fall"):
         stream.step({"text": (torch.tensor([1]), torch.tensor([1.5]))})
     stream.step({"audio": (torch.zeros(2, 4), two)})
-    stream.end("text")
+    stream.close("text")
     with pytest.raises(DataError, match="'text': found tokens after its end"):
         stream.step({"text": (torch.tensor([1]), torch.tensor([3.0]))})
 

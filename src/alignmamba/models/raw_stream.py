@@ -40,8 +40,8 @@ class RawStream:
     """Prediction of one sample while its raw tokens arrive, equal to that of the whole sample at the end.
 
     An anchor token is read as soon as each other modality has those tokens that it may be matched to: those
-    within the window of local alignment, which the next tokens of the modality bring. Memory depends on the
-    window and on how far modalities arrive apart, not on the length.
+    within the window of local alignment. Memory depends on the window and on how far modalities arrive
+    apart, not on the length.
 
     Only a model whose tokens do not depend on what comes later can do so: encoders that are causal, each
     anchor token matched within a window by seconds, and a scan in one direction.
@@ -100,23 +100,34 @@ class RawStream:
         return self._advanced()
 
     @torch.no_grad()
-    def end(self, *names: str) -> Output:
-        """End modalities, by default all: nothing of them comes any more.
+    def close(self, *names: str) -> Output | None:
+        """End modalities of which nothing comes any more, so that no other waits for them.
 
         Returns:
-            The output for all anchor tokens that were read so far; after all have ended, that of the sample.
+            The output as of `step`.
 
         Raises:
-            DataError: If a modality is not of this sample, or no anchor token was read.
+            DataError: If a modality is not of this sample.
         """
-        for name in names or tuple(self._arriving):
+        for name in names:
             own = self._of(name)
             own.ended = True
             if own.last == float("-inf") and name != self._anchor:
                 del self._arriving[name]  # nothing came: it is missing
-        found = self._advanced()
+        return self._advanced()
+
+    def end(self) -> Output:
+        """End the sample: nothing comes any more.
+
+        Returns:
+            The output for the whole sample.
+
+        Raises:
+            DataError: If the first modality had no token.
+        """
+        found = self.close(*self._arriving)
         if found is None:
-            raise DataError(f"modality {self._anchor!r}: found no token to read yet, expected at least one")
+            raise DataError(f"modality {self._anchor!r}: found no token, expected at least one")
         return found
 
     @property
@@ -188,7 +199,7 @@ class RawStream:
             if each.x.shape[1] > MOST_WAITING:
                 raise DataError(
                     f"modality {name!r}: {each.x.shape[1]} tokens wait for those of another modality,"
-                    f" expected at most {MOST_WAITING}; end what does not come"
+                    f" expected at most {MOST_WAITING}; close what does not come"
                 )
         return self._said
 

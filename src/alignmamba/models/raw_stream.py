@@ -1,7 +1,7 @@
 """A sample whose raw tokens are still arriving, modality by modality, in memory that does not grow."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
 import torch
@@ -29,7 +29,7 @@ class _Arriving:
     """(1, time) float64 seconds."""
     state: Any = None
     ended: bool = False
-    last: float = field(default=float("-inf"))
+    last: float = float("-inf")
     """Time of the token that came last."""
 
     def drop(self, count: int) -> None:
@@ -63,7 +63,9 @@ class RawStream:
             found = repr(unknown[0]) if unknown else "none"
             raise DataError(f"modalities: expected one or more of {', '.join(anchors)}, found {found}")
         present = [name for name in anchors if name in names]
-        _check(model, present)
+        problem = next(_problems(model, present), "")
+        if problem:
+            raise ConfigError(f"stream: {problem}")
         self._model, self._anchor = model, present[0]
         specs = {spec.name: spec for spec in model.config.modalities}
         like = model.absent_tokens[self._anchor]
@@ -252,34 +254,29 @@ class RawStream:
             self._said, self._read = model.step(token, self._read)
 
 
-def _check(model: AlignMamba, present: Sequence[str]) -> None:
-    """Refuse a model that cannot stream."""
-    local, problem = model.config.local, ""
+def _problems(model: AlignMamba, present: Sequence[str]) -> Iterator[str]:
+    """Reasons why a model cannot stream a sample with these modalities."""
+    config, local = model.config, model.config.local
     if model.training:
-        problem = "found a model in training mode, expected evaluation mode"
-    elif model.config.bidirectional:
-        problem = "bidirectional: found true, expected false: the backward scan begins at the last token"
-    elif model.config.task.further:
-        problem = (
-            f"targets: found {model.config.task.further[0].name!r}, expected none beside that of the task"
-        )
+        yield "found a model in training mode, expected evaluation mode"
+    if config.bidirectional:
+        yield "bidirectional: found true, expected false: the backward scan begins at the last token"
+    if config.task.further:
+        yield f"targets: found {config.task.further[0].name!r}, expected none beside that of the task"
     for name in present:
         encoder = model.encoders[name]
         assert isinstance(encoder, Encoder)
         if encoder.unstreamed:
-            problem = problem or f"encoders.{name}: {encoder.unstreamed}"
-    if len(present) > 1 and not problem:
-        wanted = {"method": "match", "marginal": "anchor", "time_unit": "seconds"}
-        for option, value in wanted.items():
-            if getattr(local, option) != value:
-                problem = problem or (
-                    f"local.{option}: found {getattr(local, option)!r}, expected {value!r}: the match of a"
-                    " token must not depend on later ones"
-                )
-        if not problem and local.window is None:
-            problem = "local.window: found none, expected a number: a token could match any later one"
-        timeless = [name for name in present if name in model.config.timeless]
-        if not problem and timeless:
-            problem = f"timeless: found {timeless[0]!r}, expected none: tokens are matched by their seconds"
-    if problem:
-        raise ConfigError(f"stream: {problem}")
+            yield f"encoders.{name}: {encoder.unstreamed}"
+    if len(present) == 1:
+        return
+    for option, value in (("method", "match"), ("marginal", "anchor"), ("time_unit", "seconds")):
+        if getattr(local, option) != value:
+            yield (
+                f"local.{option}: found {getattr(local, option)!r}, expected {value!r}: the match of a token"
+                " must not depend on later ones"
+            )
+    if local.window is None:
+        yield "local.window: found none, expected a number: a token could match any later one"
+    for name in set(present) & set(config.timeless):
+        yield f"timeless: found {name!r}, expected none: tokens are matched by their seconds"

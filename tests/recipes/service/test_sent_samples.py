@@ -97,7 +97,7 @@ AUDIO = {"audio": [[1, 2]]}
         (body({"features": {"audio": []}}), r"samples\[0\].features: found no modality"),
         (
             body({"features": {"vidoe": [[1]]}}),
-            r"samples\[0\].features.vidoe: expected a modality of words, audio, video, found 'vidoe', p",
+            r"samples\[0\].features: expected a modality of words, audio, video, found 'vidoe', p",
         ),
         (
             body({"features": {"audio": 3}}),
@@ -161,7 +161,7 @@ def test_a_mistake_in_json_is_one_line_that_names_the_field(
         (b"\x80\x04pickle", "body: not valid safetensors: "),
         (tensors()[:-1], "body: not valid safetensors: "),
         (save({}), "body: expected one number of samples, 1 or more, for all modalities, found {}"),
-        (tensors(text=np.zeros(3)), "text: expected a modality of words, audio, video, found 'text'"),
+        (tensors(text=np.zeros(3)), "body: expected a modality of words, audio, video, found 'text'"),
         (tensors(audio=None), "audio: expected a tensor of this name, found none"),
         (tensors(**{"audio.lengths": None}), "audio.lengths: expected a tensor of this name, found none"),
         (

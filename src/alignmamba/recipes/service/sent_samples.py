@@ -69,7 +69,7 @@ class SentSamples:
             raise DataError(f"body: not valid safetensors: {' '.join(str(error).split())[:160]}") from error
         columns: dict[str, list[tuple[np.ndarray, np.ndarray | None]]] = {}
         for name in tensors:
-            self._known(name.removesuffix(".lengths").removesuffix(".times"), name)
+            self._known(name.removesuffix(".lengths").removesuffix(".times"), "body")
         for name in self._specs:
             if name in tensors or f"{name}.lengths" in tensors:
                 columns[name] = list(self._cut(name, tensors))
@@ -130,14 +130,14 @@ class SentSamples:
         if not isinstance(given, dict):
             raise DataError(f"{where}: expected an object by modality, found {_kind(given)}")
         for name in given:
-            self._known(name, f"{where}.{name}")
+            self._known(name, where)
         return given
 
     def _known(self, name: str, where: str) -> None:
         if name not in self._specs:
             names = list(self._specs)
             raise DataError(
-                f"{where:.200}: expected a modality of {', '.join(names)}, found {name!r:.80}"
+                f"{where}: expected a modality of {', '.join(names)}, found {name!r:.80}"
                 f"{suggestion(name, names)}"
             )
 

@@ -1,0 +1,81 @@
+"""Every method as a program of ONNX: the largest difference from the network, or why there is none.
+
+Small untrained networks on three modalities; the program is traced once, and predicts one sample, three and
+seven, of unequal lengths, some of which lack a modality. Each method takes a minute.
+
+Usage: python benchmarks/export_methods.py [METHOD ...]
+"""
+
+import argparse
+import tempfile
+import warnings
+from pathlib import Path
+from typing import Any
+
+import onnxruntime
+import torch
+
+from alignmamba.contracts import ModalitySpec, Task
+from alignmamba.errors import AlignMambaError
+from alignmamba.methods import METHODS
+from alignmamba.models import TensorsIn, exported_program
+
+SPECS = tuple(ModalitySpec(name=name, dim=dim) for name, dim in (("text", 6), ("audio", 4), ("video", 5)))
+TASKS = (Task(kind="regression", label_range=(-3.0, 3.0)), Task(kind="classification", classes=("a", "b")))
+SMALL = {"d_model": 8, "depth": 1, "own_depth": 1, "hidden": 8, "components": 2, "steps": 4}
+
+
+def network(name: str) -> Any:
+    """A small network of a method, for a task that it takes."""
+    made: Any = METHODS[name].network
+    small = {option: value for option, value in SMALL.items() if option in made.config_class.model_fields}
+    for task in TASKS:
+        try:
+            return made(made.config_class.preset("default", modalities=SPECS, task=task, **small)).eval()
+        except AlignMambaError as error:
+            problem = error
+    raise problem
+
+
+def tensors(count: int) -> tuple[torch.Tensor, ...]:
+    """Samples that lack a modality each where there are several."""
+    generator, made = torch.Generator().manual_seed(count), []
+    for number, spec in enumerate(SPECS):
+        lengths = torch.randint(1, 10 + number, (count,), generator=generator)
+        if count > 1:
+            lengths[number] = 0
+        longest = int(lengths.max())
+        made += [torch.randn(count, longest, spec.dim, generator=generator)]
+        made += [torch.arange(longest) < lengths[:, None]]
+    return tuple(made)
+
+
+def difference(name: str, path: Path) -> float:
+    """Largest difference between the answers of program and network."""
+    torch.manual_seed(0)
+    wrapped = TensorsIn(network(name), as_predicted=True)
+    inputs = [place.name for place in wrapped.inputs]
+    torch.onnx.export(exported_program(wrapped), (), path, dynamo=True, verbose=False, input_names=inputs)
+    session, largest = onnxruntime.InferenceSession(path), 0.0
+    for count in (1, 3, 7):
+        given = tensors(count)
+        with torch.no_grad():
+            expected = wrapped(*given)
+        fed = {name: tensor.numpy() for name, tensor in zip(inputs, given, strict=True)}
+        found = torch.from_numpy(session.run(None, fed)[0])
+        largest = max(largest, float((found - expected).abs().max()))
+    return largest
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description="Every method as a program of ONNX.")
+    parser.add_argument("methods", nargs="*", default=list(METHODS))
+    warnings.simplefilter("ignore")
+    print("| method | largest difference |\n|---|---|")
+    for each in parser.parse_args().methods:
+        with tempfile.TemporaryDirectory() as folder:
+            try:
+                said = f"{difference(each, Path(folder) / 'model.onnx'):.1e}"
+            except AlignMambaError as error:
+                said = str(error)
+        print(f"| `{each}` | {said} |", flush=True)

@@ -184,6 +184,7 @@ def test_the_digest_knows_the_share_and_nothing_else_changed(drawn: tuple[Path, 
     del (
         settings["modalities"],
         settings["targets"],
+        settings["leading"],
         settings["start"],
         settings["folds"],
         settings["subset"],

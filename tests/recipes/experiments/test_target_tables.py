@@ -84,14 +84,14 @@ def of_sizes(first: str, *metrics: str) -> set[str]:
             ("10 %", "30 %"),
             {"missing-mae"},
             {"missing-accuracy", "missing-f1_weighted"},
-            {"missing-accuracy_labels"},
+            {"missing-accuracy_weighted", "missing-f1_labels"},
         ),
         (
             Sizes(),
             ("20", "40"),
             of_sizes("mae", "mae"),
             of_sizes("accuracy", "accuracy", "f1_weighted"),
-            of_sizes("accuracy_labels", "accuracy_labels"),
+            of_sizes("accuracy_weighted", "accuracy_weighted", "f1_labels"),
         ),
     ],
     ids=["ablation", "missing", "sizes"],
@@ -127,7 +127,7 @@ def test_an_entry_is_the_score_of_the_target() -> None:
     assert entry is not None
     expected = [score(TASK, said("other", seed))["mood.accuracy"] for seed in (0, 1)]
     assert list(entry.values) == pytest.approx(expected)
-    assert tabled(PARTS) == ["accuracy_labels"]
+    assert tabled(PARTS) == ["accuracy_weighted", "f1_labels"]
 
 
 def test_a_comparison_has_the_scores_of_each_label() -> None:

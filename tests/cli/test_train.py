@@ -317,6 +317,31 @@ def test_training_prints_the_scores_and_the_references(cli: Cli, corpus: Path, t
     assert [line.split("  ")[0] for line in err.splitlines()] == ["epoch 1/3", "epoch 2/3", "epoch 3/3"]
 
 
+def test_a_run_without_labels_prints_its_losses_and_is_a_start(
+    cli: Cli, corpus: Path, tmp_path: Path
+) -> None:
+    settings = [each for each in SETTINGS if not each.startswith("fit.epochs")] + ["fit.epochs=1"]
+    first = tmp_path / "first"
+    code, printed, _ = cli("train", "--pretrain", "--data", corpus, "--out", first, "--set", *settings)
+    losses = json.loads((first / "metrics.json").read_text(encoding="utf-8"))["metrics"]["valid"]
+    assert code == 0
+    assert f"{losses['total']:.4f}" in printed
+    assert "reconstruction." in printed
+    assert "best reachable" not in printed, "scores of the task are nothing to compare losses with"
+    start = ("train", "--from", first, "--data", corpus, "--out", tmp_path / "second", "--set", *settings)
+    code, _, err = cli(*start)
+    assert code == 0
+    assert f"weights start from run {first}" in err
+    for verb in (("evaluate", first), ("predict", first, corpus, "--out", tmp_path / "table.csv")):
+        code, _, err = cli(*verb)
+        assert code == 2
+        assert "found a pretrained run, which predicts nothing" in err
+    code, _, err = cli("train", "--pretrain", "--data", corpus, "--folds", 3, "--out", tmp_path / "folds")
+    assert code == 2
+    assert "objective: found 'pretrain' in a cross-validation" in err
+    assert not (tmp_path / "folds").exists()
+
+
 @pytest.mark.parametrize("name", [name for name in FAMILIES if name != "alignmamba"])
 def test_every_other_model_trains_and_predicts(cli: Cli, corpus: Path, tmp_path: Path, name: str) -> None:
     settings = [setting for setting in SETTINGS if "d_state" not in setting or "mamba" in name]

@@ -143,7 +143,7 @@ MEETS: dict[str, tuple[dict[str, dict[str, Any]], dict[str, Any], str, list[str]
             "test": {"features": {"sound": ROWS}},
         },
         {},
-        "split 'train' has no targets",
+        "split 'train' has no targets; `train --pretrain` needs none",
         ["split 'test' has no targets: it is predicted and not scored"],
     ),
     "no targets of valid": (

@@ -184,7 +184,7 @@ def test_a_run_predicts_new_clips_and_nothing_else_takes_them(
     for command in (["evaluate", str(tmp_path / "run"), "--data", str(new)], ["train", "--data", str(new)]):
         assert main(command) == 2
         assert (
-            "is unlabelled, expected a target for every sample; predict needs no targets"
+            "is unlabelled, expected a target for every sample; predict and train --pretrain need no targets"
             in capsys.readouterr().err
         )
     assert main(["inspect", str(new)]) == 0

@@ -138,7 +138,7 @@ def test_merge_by_time_breaks_ties_by_stream() -> None:
 def test_concatenate_leaves_no_padding_between_streams() -> None:
     first = tokens([[[1.0], [2.0]], [[3.0], [9.0]]], [2, 1])
     second = tokens([[[10.0], [20.0]], [[30.0], [40.0]]], [1, 2])
-    x, mask = concatenate([second, first])
+    x, mask, _ = concatenate([second, first])
     assert mask.tolist() == [[True] * 3 + [False]] * 2
     assert x[:, :3, 0].tolist() == [[10.0, 1.0, 2.0], [30.0, 40.0, 3.0]]
 

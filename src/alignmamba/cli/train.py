@@ -85,6 +85,8 @@ class Train(SettingVerb):
         None
     )
     """Start from the weights of a finished run, where they fit."""
+    pretrain: bool = False
+    """Learn without labels, from hidden tokens and matching modalities, for other runs to start --from."""
     folds: Annotated[
         int | None, arg(metavar="K", help_behavior_hint="(default: the corpus's own splits)")
     ] = None
@@ -151,6 +153,7 @@ class Train(SettingVerb):
         return self.configuration(
             seed=self.seed,
             nonfinite=self.nonfinite,
+            objective="pretrain" if self.pretrain else None,
             start__run=None if self.from_ is None else str(self.from_),
             missing__protocol=self.missing_protocol,
             missing__rate=list(self.missing_rate) or None,

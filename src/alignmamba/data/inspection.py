@@ -149,7 +149,7 @@ def training(task: Task, splits: Sequence[SplitSummary]) -> Training:
     if "train" not in parts:
         hindrance = f"there is no split 'train', only {names}"
     elif not parts["train"].targets:
-        hindrance = "split 'train' has no targets"
+        hindrance = "split 'train' has no targets; `train --pretrain` needs none"
     elif "valid" not in parts:
         hindrance = (
             f"there is no split 'valid', only {names}; `train --split-valid 0.15` takes that share of train"

@@ -30,7 +30,7 @@ class TrainSamples:
 
     @classmethod
     def of(cls, corpus: Corpus) -> "TrainSamples":
-        """Read the train split of a corpus that has no valid split.
+        """Read the train split of a corpus that has no valid split. Samples without a target are a class.
 
         Raises:
             ConfigError: If it has one.

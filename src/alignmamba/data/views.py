@@ -107,6 +107,43 @@ class JoinedSplit:
         return (sample for split in self.splits for sample in split)
 
 
+@dataclass(frozen=True, kw_only=True)
+class UnlabelledSplit:
+    """A split without targets and labels; meets `alignmamba.contracts.Split`."""
+
+    split: Split
+
+    @property
+    def role(self) -> Role:
+        """The role of the split."""
+        return self.split.role
+
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """The ids of the split."""
+        return self.split.ids
+
+    @property
+    def lengths(self) -> Mapping[str, np.ndarray]:
+        """Modality name to the number of tokens of each sample, 0 where missing."""
+        return self.split.lengths
+
+    def __len__(self) -> int:
+        return len(self.split)
+
+    def __getitem__(self, row: int) -> Sample:
+        return replace(self.split[row], target=None, labels={})
+
+    def __iter__(self) -> Iterator[Sample]:
+        return (self[row] for row in range(len(self)))
+
+
+def unlabelled(corpus: Corpus) -> Corpus:
+    """The corpus without its targets and labels, and so without known scores."""
+    splits: dict[Role, Split] = {role: UnlabelledSplit(split=split) for role, split in corpus.splits.items()}
+    return replace(corpus, splits=splits, references={})
+
+
 def named(corpus: Corpus, *, rename: Mapping[str, str] = {}, ignore: Sequence[str] = ()) -> Corpus:
     """The corpus with some of its modalities under other names and some dropped.
 

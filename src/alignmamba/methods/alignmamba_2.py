@@ -65,7 +65,7 @@ class AlignMamba2(Fusion[AlignMamba2Config]):
             )
             for tokens, mark in zip(self._with_absent(encoded).values(), marks, strict=True)
         ]
-        joined, mask = concatenate(list(reversed(streams)))
+        joined, mask, _ = concatenate(list(reversed(streams)))
         tokens, kinds = joined.split([self.config.d_model, len(encoded)], 2)
         embedding = self._pooled(self.backbone(tokens, mask, kinds), mask)
         extras = {

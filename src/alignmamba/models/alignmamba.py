@@ -9,7 +9,7 @@ from torch import Tensor
 
 from alignmamba.contracts import Batch, FollowsTraining, Output, Plan
 from alignmamba.errors import ConfigError, ShapeError
-from alignmamba.models.encoded import Encoded, Fusion, FusionConfig, Head
+from alignmamba.models.encoded import Encoded, FusionConfig, Head, ReadsTokens
 from alignmamba.nn.alignment import (
     Contrast,
     ContrastConfig,
@@ -19,15 +19,17 @@ from alignmamba.nn.alignment import (
     Tokens,
     TransportLossConfig,
     align,
+    at_own_places,
     discrepancies,
     distances,
     first_present,
     merge_by_time,
+    returned,
 )
 from alignmamba.nn.annealed_prior import AnnealConfig, AnnealedPrior
 from alignmamba.nn.mamba import BlockState, MambaConfig, MambaStack
 from alignmamba.nn.pooling import PooledState, pool_step
-from alignmamba.ops import interleave
+from alignmamba.ops import deinterleave, interleave
 from alignmamba.ops.backends import exporting
 
 
@@ -119,7 +121,7 @@ class StreamState:
         )
 
 
-class AlignMamba(Fusion[AlignMambaConfig], FollowsTraining):
+class AlignMamba(ReadsTokens[AlignMambaConfig], FollowsTraining):
     """Fusion of any number of modalities, any of which may be missing from any sample.
 
     A sample is aligned to its anchor, the first modality it has in the configured order. Every other modality
@@ -183,6 +185,24 @@ class AlignMamba(Fusion[AlignMambaConfig], FollowsTraining):
         return Output(
             prediction=self.head(embedding), losses=fused.losses, embedding=embedding, plans=fused.plans
         )
+
+    def _tokens_read(self, encoded: Encoded) -> tuple[Encoded, Mapping[str, Tensor]]:
+        fused = self._fused(encoded)
+        read = self.backbone(fused.x, fused.mask)
+        order = list(reversed(self.config.anchors))
+        if self.config.local.method == "none":
+            streams = [encoded[name] for name in order]
+            found = at_own_places(read, fused.mask, fused.stream, streams)
+            return dict(zip(order, found, strict=True)), fused.losses
+        anchor, is_anchor = first_present(encoded)
+        outputs = {}
+        for name, stream in zip(order, deinterleave(read, len(order)), strict=True):
+            tokens, rows = encoded[name], is_anchor[name]
+            own = Tokens(stream, anchor.mask, anchor.times).fitted(tokens.mask.shape[1])
+            if not bool(rows.all()):
+                own = own.where(rows, returned(stream, tokens, anchor, fused.plans.get(name)))
+            outputs[name] = own
+        return outputs, fused.losses
 
     def fused_tokens(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """The sequence that the backbone reads, (batch, time, d_model), and its mask: input for `step`."""

@@ -2,8 +2,9 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import reduce
+from types import MappingProxyType
 from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
 
 import torch
@@ -14,7 +15,7 @@ from alignmamba.contracts import Batch, ModalitySpec, Name, Output, Sequences
 from alignmamba.models.heads import Head
 from alignmamba.models.network import Network, NetworkConfig, is_pretrained, merged
 from alignmamba.nn.alignment import Tokens, since_first
-from alignmamba.nn.encoders import Encoder, EncoderConfig, encoder_of, group_mean
+from alignmamba.nn.encoders import EmbeddingEncoder, Encoder, EncoderConfig, encoder_of, group_mean
 from alignmamba.nn.language import (
     AnyEncoderConfig,
     LanguageConfig,
@@ -24,10 +25,34 @@ from alignmamba.nn.language import (
 )
 from alignmamba.nn.pooling import POOLINGS, Pooling
 
-__all__ = ["Encoded", "Fusion", "FusionConfig", "Head", "PlainFusionConfig", "presence"]
+__all__ = ["ConfigT", "Encoded", "Fusion", "FusionConfig", "Head", "Hidden", "PlainFusionConfig"]
+__all__ += ["ReadsTokens", "TokensRead", "presence", "without_absent"]
 
 Encoded = Mapping[str, Tokens]
 """Each modality's tokens, in anchor order; none is valid in the samples that lack the modality."""
+
+
+@dataclass(frozen=True, slots=True)
+class Hidden:
+    """Tokens of one modality that a network does not see."""
+
+    where: Tensor
+    """(batch, time) bool, in tokens of the batch; of tokens that the encoder joins all or none."""
+    stand_in: Tensor
+    """(channel,) in place of their standardised features; of token ids (width of the encoder,), in place of
+    what the table says of them."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokensRead:
+    """Tokens as the encoders and as the backbone of a network make them."""
+
+    encoded: Encoded
+    """Tokens of each modality before any other modality had a part in them."""
+    read: Encoded
+    """Outputs of the backbone for the same tokens; not valid where it has none."""
+    losses: Mapping[str, Tensor]
+    """The network's own loss terms, as of `Output`."""
 
 
 def presence(encoded: Encoded) -> Tensor:
@@ -153,8 +178,10 @@ class Fusion(Network[ConfigT], ABC):
         """(batch, time, channel) and its mask to (batch, channel), as the configuration pools."""
         return POOLINGS[self.config.pooling](x, mask)
 
-    def _encoded(self, batch: Batch) -> dict[str, Tokens]:
-        """Every configured modality's tokens, as `_read` takes them."""
+    def _encoded(
+        self, batch: Batch, hidden: Mapping[str, Hidden] = MappingProxyType({})
+    ) -> dict[str, Tokens]:
+        """Every configured modality's tokens, as `_read` takes them, made without those that are hidden."""
         sequences, present = self._sequences(batch)
         kept = self._kept(present)
         times = _clocked(sequences, self.config.timeless)
@@ -165,13 +192,28 @@ class Fusion(Network[ConfigT], ABC):
             features = s.features.masked_fill(~mask.unsqueeze(-1), 0)
             if name in self.standardisers:
                 features = self.standardisers[name](features.to(self._weight.dtype), mask)
-            x, short_mask = self.encoders[name](features, mask)
+            x, short_mask = self._encoded_without(name, features, mask, hidden.get(name))
             encoded[name] = Tokens(
                 x, short_mask, group_mean(times[name], s.mask, self._encoder(name).stride)[0]
             )
         # Autocast leaves embedded ids in single precision and lowers features.
         dtype = reduce(torch.promote_types, (tokens.x.dtype for tokens in encoded.values()))
         return {name: replace(tokens, x=tokens.x.to(dtype)) for name, tokens in encoded.items()}
+
+    def _encoded_without(
+        self, name: str, features: Tensor, mask: Tensor, hidden: Hidden | None
+    ) -> tuple[Tensor, Tensor]:
+        """Tokens of a modality and their mask; of hidden ones nothing but the stand-in is read."""
+        encoder = self._encoder(name)
+        if hidden is not None:
+            where = (hidden.where & mask).unsqueeze(-1)
+            if isinstance(encoder, EmbeddingEncoder):
+                embedded = encoder.project(features.squeeze(-1))
+                shown = torch.where(where, hidden.stand_in.to(embedded.dtype), embedded)
+                return encoder.of_embedded(shown, mask)
+            features = torch.where(where, hidden.stand_in.to(features.dtype), features)
+        found: tuple[Tensor, Tensor] = encoder(features, mask)
+        return found
 
     def _with_absent(self, encoded: Encoded) -> dict[str, Tokens]:
         """The streams with one token, the absent one, in samples that lack the modality: none is empty."""
@@ -214,6 +256,51 @@ class Fusion(Network[ConfigT], ABC):
         drawn = present & (chance >= self.config.modality_dropout)
         survivor = chance.masked_fill(~present, -1).argmax(1, keepdim=True)
         return drawn.scatter(1, survivor, True)
+
+
+class ReadsTokens(Fusion[ConfigT], ABC):
+    """Fusion whose backbone has an output for every encoded token, so that it can be pretrained."""
+
+    @property
+    def read_width(self) -> int:
+        """Channels of an output of the backbone: by default as many as an encoded token has."""
+        return self._encoder(self.config.anchors[0]).width
+
+    @abstractmethod
+    def _tokens_read(self, encoded: Encoded) -> tuple[Encoded, Mapping[str, Tensor]]:
+        """Output of the backbone for each encoded token, by modality, and the network's own loss terms."""
+
+    def read_tokens(self, batch: Batch, hidden: Mapping[str, Hidden]) -> TokensRead:
+        """Read a batch token by token, without those that are hidden.
+
+        Raises:
+            DataError: As of a prediction.
+            ShapeError: As of a prediction.
+        """
+        encoded = self._encoded(batch, hidden)
+        read, losses = self._tokens_read(encoded)
+        return TokensRead(encoded=encoded, read=read, losses=losses)
+
+    def tokens_seen(self, batch: Batch) -> dict[str, Tokens]:
+        """Standardised features, (batch, time, channel), of modalities that have some: the mean of those that
+        the encoder joins to one token.
+        """
+        sequences, _ = self._sequences(batch)
+        seen = {}
+        for name, standardise in self.standardisers.items():
+            s = sequences[name]
+            features = s.features.masked_fill(~s.mask.unsqueeze(-1), 0).to(self._weight.dtype)
+            x, mask = group_mean(standardise(features, s.mask), s.mask, self._encoder(name).stride)
+            seen[name] = Tokens(x, mask, torch.full_like(mask, torch.nan, dtype=torch.float64))
+        return seen
+
+
+def without_absent(streams: Encoded, encoded: Encoded) -> dict[str, Tokens]:
+    """Streams that may have an absent token, without it: as long as the encoded tokens, and as valid."""
+    return {
+        name: replace(tokens.fitted(encoded[name].mask.shape[1]), mask=encoded[name].mask)
+        for name, tokens in streams.items()
+    }
 
 
 def _clocked(sequences: Mapping[str, Sequences], timeless: Collection[str]) -> dict[str, Tensor]:

@@ -1,5 +1,6 @@
 """Multi-stream fusion: a backbone per modality, joined in every layer, by attention, or at the end."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import replace
 
@@ -7,18 +8,37 @@ import torch
 from torch import Tensor, nn
 
 from alignmamba.contracts import Output
-from alignmamba.models.encoded import Encoded, Fusion, FusionConfig, Head, presence
+from alignmamba.models.encoded import (
+    ConfigT,
+    Encoded,
+    FusionConfig,
+    Head,
+    ReadsTokens,
+    presence,
+    without_absent,
+)
 from alignmamba.nn.alignment import Tokens
 from alignmamba.nn.attention import AttentionConfig, CrossModalStack
 from alignmamba.nn.mamba import MambaConfig, MambaStack
 from alignmamba.ops import resample
 
 
+class _MultiStream(ReadsTokens[ConfigT], ABC):
+    """A stream for each modality, with outputs of its own."""
+
+    @abstractmethod
+    def _streams(self, encoded: Encoded) -> dict[str, Tokens]:
+        """The streams after all layers, with an absent token where a modality is missing."""
+
+    def _tokens_read(self, encoded: Encoded) -> tuple[Encoded, Mapping[str, Tensor]]:
+        return without_absent(self._streams(encoded), encoded), {}
+
+
 class MultiStreamMambaConfig(FusionConfig, MambaConfig):
     """Everything that defines a multi-stream Mamba; the fields of the backbones stand at the top level."""
 
 
-class MultiStreamMamba(Fusion[MultiStreamMambaConfig]):
+class MultiStreamMamba(_MultiStream[MultiStreamMambaConfig]):
     """One Mamba stack per modality; after each layer the streams exchange what they know through gates.
 
     Kept from the sources: a stream of its own for every modality, and at every depth an exchange in which a
@@ -50,6 +70,10 @@ class MultiStreamMamba(Fusion[MultiStreamMambaConfig]):
         self.head = Head(len(config.anchors) * config.d_model, config.task, config.dropout)
 
     def _read(self, encoded: Encoded) -> Output:
+        embedding = torch.cat([self._pooled(s.x, s.mask) for s in self._streams(encoded).values()], 1)
+        return Output(prediction=self.head(embedding), embedding=embedding)
+
+    def _streams(self, encoded: Encoded) -> dict[str, Tokens]:
         present = {name: tokens.mask.any(1) for name, tokens in encoded.items()}
         streams = self._with_absent(encoded)
         for number in range(self.config.depth):
@@ -57,9 +81,7 @@ class MultiStreamMamba(Fusion[MultiStreamMambaConfig]):
                 streams[name] = replace(tokens, x=self._stack(name).layers[number](tokens.x, tokens.mask))
             if self.exchanges:
                 streams = self.exchanges[number](streams, present)
-        pooled = [self._pooled(self._stack(name).norm(s.x), s.mask) for name, s in streams.items()]
-        embedding = torch.cat(pooled, 1)
-        return Output(prediction=self.head(embedding), embedding=embedding)
+        return {name: replace(s, x=self._stack(name).norm(s.x)) for name, s in streams.items()}
 
     def _stack(self, name: str) -> MambaStack:
         stack = self.stacks[name]
@@ -111,7 +133,7 @@ class CrossmodalTransformerConfig(FusionConfig, AttentionConfig):
     least_modalities = 2
 
 
-class CrossmodalTransformer(Fusion[CrossmodalTransformerConfig]):
+class CrossmodalTransformer(_MultiStream[CrossmodalTransformerConfig]):
     """Every modality attends to every other one, and then to itself, by crossmodal Transformers.
 
     Kept from the source: one crossmodal Transformer for each ordered pair of modalities, self-attention over
@@ -138,11 +160,17 @@ class CrossmodalTransformer(Fusion[CrossmodalTransformerConfig]):
         self.head = Head(count * (count - 1) * config.d_model, config.task, config.dropout)
 
     def _read(self, encoded: Encoded) -> Output:
-        streams = list(self._with_absent(encoded).values())
-        masks = [tokens.mask for tokens in streams]
-        read = self.backbone([tokens.x for tokens in streams], masks)
-        embedding = torch.cat([self._pooled(x, mask) for x, mask in zip(read, masks, strict=True)], 1)
+        embedding = torch.cat([self._pooled(s.x, s.mask) for s in self._streams(encoded).values()], 1)
         return Output(prediction=self.head(embedding), embedding=embedding)
+
+    @property
+    def read_width(self) -> int:
+        return (len(self.config.anchors) - 1) * self.config.d_model
+
+    def _streams(self, encoded: Encoded) -> dict[str, Tokens]:
+        streams = self._with_absent(encoded)
+        read = self.backbone([s.x for s in streams.values()], [s.mask for s in streams.values()])
+        return {name: replace(s, x=x) for (name, s), x in zip(streams.items(), read, strict=True)}
 
 
 class LateFusionConfig(FusionConfig, MambaConfig):
@@ -152,7 +180,7 @@ class LateFusionConfig(FusionConfig, MambaConfig):
     """
 
 
-class LateFusion(Fusion[LateFusionConfig]):
+class LateFusion(_MultiStream[LateFusionConfig]):
     """One Mamba stack and one head per modality; the prediction is the mean over the modalities that the
     sample has.
 
@@ -185,11 +213,15 @@ class LateFusion(Fusion[LateFusionConfig]):
     def _read(self, encoded: Encoded) -> Output:
         present = presence(encoded)
         pooled, votes = [], []
-        for name, tokens in self._with_absent(encoded).items():
-            pooled.append(self._pooled(self.stacks[name](tokens.x, tokens.mask), tokens.mask))
+        for name, tokens in self._streams(encoded).items():
+            pooled.append(self._pooled(tokens.x, tokens.mask))
             votes.append(self.heads[name](pooled[-1]))
         # (batch, modality, ...)
         every = torch.stack(votes, 1)
         counted = present.view(*present.shape, *(1,) * (every.ndim - 2))
         prediction = torch.where(counted, every, 0).sum(1) / counted.sum(1)
         return Output(prediction=prediction, embedding=torch.cat(pooled, 1))
+
+    def _streams(self, encoded: Encoded) -> dict[str, Tokens]:
+        streams = self._with_absent(encoded)
+        return {name: replace(s, x=self.stacks[name](s.x, s.mask)) for name, s in streams.items()}

@@ -335,6 +335,11 @@ def _trained_on(provenance: Provenance | None) -> str:
     if provenance is None:
         return ""
     lines = [f"## Training\n\nTrained on {quoted(provenance.data)}."]
+    if provenance.settings.get("objective") == "pretrain":
+        lines = [
+            f"## Training\n\nPretrained on {quoted(provenance.data)} without labels. Its predictions mean"
+            " nothing: it is a start for `alignmamba train --from`."
+        ]
     metrics = list(dict.fromkeys(name for scores in provenance.scores.values() for name in scores))
     if metrics:
         columns = list(provenance.scores)

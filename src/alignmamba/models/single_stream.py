@@ -1,18 +1,19 @@
 """Single-stream fusion: the tokens of all modalities in one sequence, read by one backbone."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
 from alignmamba.contracts import Batch, Output
-from alignmamba.models.encoded import ConfigT, Encoded, Fusion, FusionConfig, Head
-from alignmamba.nn.alignment import concatenate
+from alignmamba.models.encoded import ConfigT, Encoded, FusionConfig, Head, ReadsTokens, without_absent
+from alignmamba.nn.alignment import Tokens, at_own_places, concatenate
 from alignmamba.nn.attention import AttentionConfig, TransformerStack
 from alignmamba.nn.mamba import MambaConfig, MambaStack
 
 
-class _SingleStream(Fusion[ConfigT]):
+class _SingleStream(ReadsTokens[ConfigT]):
     """One modality after the other, each token marked by the learned vector of its modality."""
 
     backbone: nn.Module
@@ -27,20 +28,33 @@ class _SingleStream(Fusion[ConfigT]):
 
     def fused_tokens(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """The sequence of the backbone, (batch, sum of times, d_model), valid tokens first, and its mask."""
-        return self._fused(self._encoded(batch))
+        tokens, mask, _ = self._fused(self._marked(self._encoded(batch)))
+        return tokens, mask
 
     def _read(self, encoded: Encoded) -> Output:
-        tokens, mask = self._fused(encoded)
+        tokens, mask, _ = self._fused(self._marked(encoded))
         embedding = self._pooled(self.backbone(tokens, mask), mask)
         return Output(prediction=self.head(embedding), embedding=embedding)
 
-    def _fused(self, encoded: Encoded) -> tuple[Tensor, Tensor]:
+    def _tokens_read(self, encoded: Encoded) -> tuple[Encoded, Mapping[str, Tensor]]:
+        marked = self._marked(encoded)
+        tokens, mask, number = self._fused(marked)
+        read = at_own_places(self.backbone(tokens, mask), mask, number, list(marked.values()))
+        return without_absent(dict(zip(marked, read, strict=True)), encoded), {}
+
+    def _marked(self, encoded: Encoded) -> dict[str, Tokens]:
+        """The tokens of each modality with its vector, in the order of the sequence."""
         streams = self._with_absent(encoded)
-        marked = {
-            name: replace(s, x=s.x + self.modality_embeddings[name].to(s.x.dtype))
-            for name, s in streams.items()
+        return {
+            name: replace(
+                streams[name], x=streams[name].x + self.modality_embeddings[name].to(streams[name].x.dtype)
+            )
+            for name in reversed(self.config.anchors)
         }
-        return concatenate([marked[name] for name in reversed(self.config.anchors)])
+
+    def _fused(self, marked: Encoded) -> tuple[Tensor, Tensor, Tensor]:
+        """The sequence of the backbone, its mask, and the number of each token's modality."""
+        return concatenate(list(marked.values()))
 
 
 class SingleStreamMambaConfig(FusionConfig, MambaConfig):

@@ -246,6 +246,31 @@ def align(
     return taken, Plan(index=index, similarity=similarity)
 
 
+def returned(read: Tensor, source: Tokens, anchor: Tokens, plan: Plan | None) -> Tokens:
+    """Move what was read at the anchor's positions back to the tokens that `align` sent there.
+
+    Args:
+        read: (batch, anchor time, channel).
+        source: Tokens of the modality before they were moved.
+        anchor: Tokens of the anchor.
+        plan: Matching that `align` made; ``None`` of method ``proportional``.
+
+    Returns:
+        One vector for each token: that of the position that took it, or the mean of several. Not valid where
+        no position took the token.
+    """
+    if plan is None:
+        back = source.mask & anchor.mask.any(1, keepdim=True)
+        return Tokens(resample(read, anchor.mask, source.mask), back, source.times)
+    if plan.marginal == "source":
+        return Tokens(_take(read, plan.index), source.mask & (plan.index >= 0), source.times)
+    length = source.mask.shape[1]
+    taken = source.mask.new_zeros(len(source.mask), length + 1)
+    taken = taken.scatter(1, plan.index.masked_fill(plan.index < 0, length), True)[:, :length]
+    x = transport(read, plan.index, anchor.mask, length, mass="mean")
+    return Tokens(x, source.mask & taken, source.times)
+
+
 def _softly(
     source: Tokens,
     anchor: Tokens,
@@ -447,15 +472,31 @@ def merge_by_time(streams: list[Tokens]) -> tuple[Tensor, Tensor, Tensor]:
     return _in_order(streams, torch.cat([relative_time(stream.mask, torch.float64) for stream in streams], 1))
 
 
-def concatenate(streams: list[Tokens]) -> tuple[Tensor, Tensor]:
+def concatenate(streams: list[Tokens]) -> tuple[Tensor, Tensor, Tensor]:
     """One sequence of all valid tokens, one stream after the other.
 
     Returns:
-        (batch, sum of times, channel) with valid tokens first, and its mask.
+        As `merge_by_time`.
     """
     place = torch.cat([torch.zeros_like(stream.mask, dtype=torch.float64) for stream in streams], 1)
-    x, mask, _ = _in_order(streams, place)
-    return x, mask
+    return _in_order(streams, place)
+
+
+def at_own_places(read: Tensor, mask: Tensor, number: Tensor, streams: Sequence[Tokens]) -> list[Tokens]:
+    """Move what was read of one sequence back to the tokens of the streams that it was made of.
+
+    Args:
+        read: (batch, sum of times, channel).
+        mask: (batch, sum of times) bool, valid tokens first.
+        number: (batch, sum of times) int64, the number of each token's stream.
+        streams: As they were put into the sequence, the tokens of each in their order.
+    """
+    found = []
+    for place, stream in enumerate(streams):
+        x = read.new_zeros(*stream.mask.shape, read.shape[2])
+        x = x.masked_scatter(stream.mask.unsqueeze(-1), read[mask & (number == place)])
+        found.append(Tokens(x, stream.mask, stream.times))
+    return found
 
 
 def _in_order(streams: list[Tokens], place: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -111,7 +111,10 @@ class EmbeddingEncoder(Encoder):
         self.norm = nn.RMSNorm(d_model, eps=1e-5)
 
     def forward(self, features: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        x = self.project(features.squeeze(-1))
+        return self.of_embedded(self.project(features.squeeze(-1)), mask)
+
+    def of_embedded(self, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Encode tokens that were looked up already, (batch, time, width); else as `forward`."""
         if self.training and self.token_dropout:
             x = x * (torch.rand(x.shape[:2], device=x.device) >= self.token_dropout).unsqueeze(-1)
         x, mask = group_mean(x, mask, self.stride)

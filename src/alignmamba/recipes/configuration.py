@@ -23,9 +23,11 @@ from alignmamba.data.training_subset import SubsetConfig
 from alignmamba.errors import ConfigError, explain, likely, nearest, shown_with_type, suggestion
 from alignmamba.files import read_bounded
 from alignmamba.methods import FORMER, METHODS
+from alignmamba.methods.hidden_tokens import PretrainConfig
 from alignmamba.models.network import NetworkConfig, merged
 from alignmamba.nn.encoders import EncoderConfig
 from alignmamba.training.fit_config import FitConfig
+from alignmamba.training.selection import VALIDATION_LOSS
 
 _MOST_BYTES = 1 << 20
 """A larger file of settings is not read."""
@@ -116,6 +118,10 @@ class RunConfig(Config):
     """Options of the engine."""
     start: StartConfig = StartConfig()
     """Run that training starts from."""
+    objective: Literal["task", "pretrain"] = "task"
+    """Thing to learn: the task, or ``pretrain``, from samples alone, for a run that others start from."""
+    pretrain: PretrainConfig = PretrainConfig()
+    """Options of objective ``pretrain``."""
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     """Decides the first weights, dropout, the order of samples and what is withheld of them; the synthetic
     corpus is always the same."""
@@ -147,7 +153,7 @@ class RunConfig(Config):
                 f"model: found {self.model!r}, expected one of"
                 f" {', '.join(METHODS)}{nearest(self.model, METHODS)}"
             )
-        problems = list(_option_problems(self))
+        problems = [*_option_problems(self), *_pretraining_problems(self)]
         if problems:
             raise ValueError("; ".join(problems))
         return self
@@ -176,6 +182,8 @@ class RunConfig(Config):
             del settings["start"]["run"]  # the checksum says what lay there
         else:
             del settings["start"]
+        if self.objective == "task":
+            del settings["objective"], settings["pretrain"]
         if not self.modalities:
             del settings["modalities"]
         if not self.targets:
@@ -204,6 +212,12 @@ class RunConfig(Config):
     def to_yaml(self) -> str:
         """The configuration as a file that ``--config`` reads."""
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def refuse_pretraining(config: RunConfig, where: str) -> None:
+    """Refuse, by a `ConfigError`, learning without labels where runs are scored by the task."""
+    if config.objective == "pretrain":
+        raise ConfigError(f"objective: found 'pretrain' in {where}, which scores the task, expected 'task'")
 
 
 def recorded(config: RunConfig) -> RunConfig:
@@ -371,6 +385,30 @@ def _option_problems(config: RunConfig) -> Iterator[str]:
                 kind.validate_json(json.dumps(value, default=str), strict=True)
             except ValidationError as error:
                 yield explain(error, prefix=f"options.{name}", keys=keys)
+
+
+def _pretraining_problems(config: RunConfig) -> Iterator[str]:
+    """Settings that do not go with learning without labels, or with the task."""
+    if config.objective == "task":
+        if config.pretrain != PretrainConfig():
+            yield "pretrain: found settings of it with objective 'task', expected --pretrain beside them"
+        return
+    if not (config.pretrain.reconstruction or config.pretrain.matching):
+        yield "pretrain: found weights 0 of reconstruction and matching, expected one above 0"
+    needs_labels = {
+        "targets": config.targets,
+        "subset.size": config.subset.size,
+        "folds.number": config.folds.number,
+        "loader.weights": config.loader.weights,
+        "fit.class_weights": config.fit.class_weights,
+    }
+    for name, value in needs_labels.items():
+        if value:
+            yield f"{name}: found with objective 'pretrain', which learns from no label; drop it"
+    if config.fit.select not in ("auto", VALIDATION_LOSS):
+        yield f"fit.select: found {config.fit.select!r} with objective 'pretrain', expected loss"
+    if config.fit.compile:
+        yield "fit.compile: found true with objective 'pretrain', expected false"
 
 
 def _known_keys(named: object) -> tuple[str, ...]:

@@ -12,7 +12,7 @@ from alignmamba.contracts import ROLES, Corpus, ModalitySpec, Predictions, Role,
 from alignmamba.data.labelled_splits import is_labelled
 from alignmamba.data.leading_target import LeadingConfig, led_as
 from alignmamba.data.missing_protocols import MissingConfig, WithheldSplit, only, patterns, withheld
-from alignmamba.errors import ConfigError, DataError
+from alignmamba.errors import CheckpointError, ConfigError, DataError
 from alignmamba.evaluation.metrics import nonfinite_problem, score
 from alignmamba.evaluation.thresholds import in_words
 from alignmamba.models.network import Network
@@ -55,6 +55,11 @@ class OpenedRun:
         found = RunDirectory.open(Path(run))
         found.require_finished()
         config = found.config()
+        if config.objective == "pretrain":
+            raise CheckpointError(
+                f"run {run}: found a pretrained run, which predicts nothing; train from it with: alignmamba"
+                f" train --from {run}"
+            )
         return cls(stored=found, config=config, model=trained_model(found, config))
 
 
@@ -402,7 +407,7 @@ def refuse_unlabelled(corpus: Corpus, roles: Sequence[Role]) -> None:
         if not is_labelled(corpus.split(role)):
             raise DataError(
                 f"corpus {corpus.name!r}: split {role!r} is unlabelled, expected a target for every"
-                " sample; predict needs no targets"
+                " sample; predict and train --pretrain need no targets"
             )
 
 

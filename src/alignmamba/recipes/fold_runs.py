@@ -12,7 +12,7 @@ from alignmamba.data.cross_validation import FEWEST, FoldsConfig
 from alignmamba.errors import CheckpointError, ConfigError
 from alignmamba.evaluation.metrics import score
 from alignmamba.files import replace_file
-from alignmamba.recipes.configuration import RunConfig
+from alignmamba.recipes.configuration import RunConfig, refuse_pretraining
 from alignmamba.recipes.display import Shown
 from alignmamba.recipes.run_directory import RunDirectory, plain, prediction_table, to_json, write_table
 from alignmamba.recipes.run_records import scored_predictions
@@ -46,6 +46,7 @@ def of_folds(config: RunConfig, number: int) -> list[RunConfig]:
         raise ConfigError(
             f"folds: found {number}, expected {FEWEST} or more: one each for train, valid and test"
         )
+    refuse_pretraining(config, "a cross-validation")
     processes = config.engine.devices * config.engine.num_nodes
     if processes > 1:
         raise ConfigError(

@@ -10,6 +10,7 @@ from alignmamba.data.further_targets import with_further
 from alignmamba.data.standardise import finite_means
 from alignmamba.data.training_subset import Subset, subset_of
 from alignmamba.data.validation import TrainSamples, ValidShare
+from alignmamba.data.views import unlabelled
 from alignmamba.errors import CheckpointError, ConfigError, DataError
 from alignmamba.methods import REFERENCES
 from alignmamba.recipes.assembly import check_unchanged, corpus_in, located, restricted
@@ -75,7 +76,7 @@ def prepared(config: RunConfig, *, seeds: Iterable[int] = ()) -> Prepared:
         ]
         if unseen:
             notes.append(f"no sample of {role} has {' or '.join(unseen)}, so {role} does not measure it")
-    if "test" not in corpus.splits:
+    if "test" not in corpus.splits and config.objective == "task":
         notes.append(
             f"corpus {corpus.name!r} has no split 'test': scores are of 'valid', on which the best epoch is"
             " chosen"
@@ -108,7 +109,11 @@ def training_corpus(run: RunDirectory, config: RunConfig, data: str) -> Corpus:
 
 
 def _asked(corpus: Corpus, config: RunConfig) -> Corpus:
-    """The corpus with the modalities and the further targets of a run."""
+    """The corpus with the modalities and the further targets of a run; without labels where it learns from
+    none.
+    """
+    if config.objective == "pretrain":
+        return unlabelled(restricted(corpus, config.modalities))
     return with_further(seen_by(config, corpus), config.targets)
 
 
@@ -175,7 +180,8 @@ def _divided(corpus: Corpus, config: RunConfig) -> _Divided:
     if config.folds.number:
         steps[FOLD] = fold_of(corpus, config.folds)
     elif config.split_valid is not None:
-        steps[SPLIT_VALID] = TrainSamples.of(corpus).split(config.split_valid, seed=config.seed)
+        samples = TrainSamples.of(corpus)
+        steps[SPLIT_VALID] = samples.split(config.split_valid, seed=config.seed)
     for step in steps.values():
         corpus = step.corpus
     if config.subset.size:

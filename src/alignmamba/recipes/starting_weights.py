@@ -20,6 +20,8 @@ from alignmamba.recipes.run_directory import MODEL, RunDirectory
 _SHOWN = 6
 _OWN_SCALES = ("standardisers.", "target_scaling.", "further_scaling.", "calling.")
 """Beginnings of what a run measures on its own train split, and thresholds."""
+_OF_TASK = ("head.", "heads.", "further_heads.")
+"""Beginnings of the weights that predict, which learn nothing without labels."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,16 +87,18 @@ def starting_weights(config: RunConfig, network: Network[Any]) -> StartingWeight
         CheckpointError: If the run is gone or damaged.
     """
     run = RunDirectory.open(Path(config.start.run))
+    begun = run.config()
+    unfit = _OWN_SCALES if begun.objective == "task" else (*_OWN_SCALES, *_OF_TASK)
     found = {
         name: value
-        for name, value in trained_model(run, run.config()).state_dict().items()
-        if not name.startswith(_OWN_SCALES)
+        for name, value in trained_model(run, begun).state_dict().items()
+        if not name.startswith(unfit)
     }
     own = {name: value for name, value in network.state_dict().items() if not name.startswith(_OWN_SCALES)}
     taken = {name: found[name] for name, value in own.items() if _fits(value, found.get(name))}
     if not taken:
         raise ConfigError(
-            f"start.run: no weight of run {run.path}, a {run.config().model}, fits a {config.model} of these"
+            f"start.run: no weight of run {run.path}, a {begun.model}, fits a {config.model} of these"
             " modalities and options"
         )
     left = {

@@ -25,7 +25,6 @@ from alignmamba.evaluation.metrics import (
 )
 from alignmamba.evaluation.thresholds import chosen_thresholds, in_words
 from alignmamba.files import refused_by_machine
-from alignmamba.methods import METHODS
 from alignmamba.models.network import Network
 from alignmamba.models.pretrained import Provenance
 from alignmamba.recipes.advice import alignment_note
@@ -44,6 +43,7 @@ from alignmamba.recipes.configuration import RunConfig, resolve
 from alignmamba.recipes.display import Shown, samples_display, say_note, shown_progress
 from alignmamba.recipes.finished_run import distance_covered, refuse_unlabelled
 from alignmamba.recipes.preparation import prepared, training_corpus
+from alignmamba.recipes.pretraining_run import check_pretrainable, objective_of, scores_of, valid_losses
 from alignmamba.recipes.run_directory import (
     METRICS,
     MODEL,
@@ -193,8 +193,11 @@ def plan(config: RunConfig, *, out: str | Path | None = None, overwrite: bool = 
         directory = RUNS / f"{name}-{config.model}-{digest[:8]}-seed{config.seed}"
         directory = directory if overwrite else numbered(directory)
     refuse_existing(directory, overwrite=overwrite)
-    refuse_unlabelled(corpus, ("train", "valid"))  # now, not after the first epoch
-    _check_select(complete.fit.select, corpus.task)
+    if complete.objective == "task":
+        refuse_unlabelled(corpus, ("train", "valid"))  # now, not after the first epoch
+        _check_select(complete.fit.select, corpus.task)
+    else:
+        check_pretrainable(complete, corpus)
     check_pretrained(complete, corpus)
     notes, facts = made.notes, dict(made.identity)
     if complete.start.run:
@@ -332,14 +335,17 @@ def _train(
         model, result = fitted(
             config, corpus, sources, fabric, run_dir=run.path, resume=resume, progress=progress
         )
-        metrics, rates, notes = _evaluate_best(model, config, corpus, run, fabric, sources)
+        if config.objective == "task":
+            metrics, rates, notes = _evaluate_best(model, config, corpus, run, fabric, sources)
+        else:
+            metrics, rates, notes = {"valid": valid_losses(result)}, {}, []
         summary = _summary(model, corpus, metrics, result)
         notes += run.resumed_under()
         if model.thresholds:
             summary["thresholds"] = in_words(model.thresholds, corpus.task)
         if notes:
             summary["notes"] = notes
-        if config.missing.protocol != "none":
+        if config.missing.protocol != "none" and rates:
             summary["missing"] = {**config.missing.model_dump(), "effective_rate": rates}
         summary = plain(summary)
         if fabric.is_global_zero:
@@ -365,7 +371,7 @@ def fitted(
     """
     seed_everything(config.seed)
     model = untrained_network(config, corpus)
-    objective = METHODS[config.model].objective(model, corpus.task)
+    objective = objective_of(config, model, corpus.task)
     if config.start.run and not resume:
         start_from(config, model)
     seed_everything(config.seed, rank=fabric.global_rank)
@@ -376,7 +382,7 @@ def fitted(
         sources["valid"],
         config.fit,
         task=corpus.task,
-        score=lambda predictions: score(corpus.task, predictions),
+        score=lambda predictions: scores_of(config, corpus.task, predictions),
         higher_is_better={name: metric_of(name).higher_is_better for name in all_metric_names(corpus.task)},
         fabric=fabric,
         run_dir=run_dir,

@@ -185,11 +185,13 @@ def _in_order(rows: dict[str, _Row], ids: tuple[str, ...], task: Task) -> Predic
             )
             for name in ordered[0][-1]
         },
-        losses=_mean_losses([losses for _, _, losses, _ in ordered]) if complete else {},
+        losses=_mean_losses([losses for _, _, losses, _ in ordered]),
     )
 
 
 def _mean_losses(losses: list[dict[str, float]]) -> dict[str, float]:
-    """Mean of each term over the samples, and their sum as ``total``."""
+    """Mean of each term over the samples, and their sum as ``total``; nothing unless all have losses."""
+    if not all(losses):
+        return {}
     means = {name: sum(each[name] for each in losses) / len(losses) for name in losses[0]}
     return {**means, "total": sum(means.values())}

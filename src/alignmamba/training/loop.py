@@ -309,7 +309,7 @@ def _backward(run: Run, batch: Batch, samples: int, minimise: Minimise, *, last:
 
 def _losses(run: Run, batch: Batch) -> dict[str, Tensor]:
     """Loss terms of a batch of train; a solved stage computes no gradient."""
-    if batch.targets is None:
+    if batch.targets is None and run.objective.needs_targets:
         raise DataError(f"train: found samples without targets, for example {batch.ids[0]!r}")
     with torch.set_grad_enabled(not run.stage.solved):
         _, losses = run.module(Parcel(batch.to(run.fabric.device, non_blocking=True)))
@@ -399,7 +399,7 @@ def _validate(run: Run) -> dict[str, float]:
     devices = [run.fabric.device] if run.fabric.device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices):
         predictions = collect(run.module, run.valid, task=run.objective.task, device=run.fabric.device)
-    if predictions.targets is None:
+    if predictions.targets is None and run.objective.needs_targets:
         raise DataError("valid: found samples without targets, expected all of them to choose the best epoch")
     wrong = ~np.isfinite(predictions.prediction.reshape(len(predictions.ids), -1)).all(axis=1)
     if wrong.all():  # of one sample, the scores will say which it is

@@ -11,7 +11,7 @@ divided over micro batches and processes.
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -114,6 +114,9 @@ class Objective(nn.Module, ABC):
         label_smoothing: Share of the target taken from the true class and spread over all, in training mode
             only.
     """
+
+    needs_targets: ClassVar[bool] = True
+    """False where samples without targets have losses too."""
 
     def __init__(
         self,

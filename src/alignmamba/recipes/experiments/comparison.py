@@ -40,6 +40,8 @@ class BesideOptions(MethodsOptions):
 
     without_references: bool = False
     """Drop the rows of the best constant and of a linear model on pooled statistics."""
+    without_alone: bool = False
+    """Drop the rows of single modalities."""
 
 
 def rows_beside(
@@ -60,7 +62,7 @@ def rows_beside(
     last = () if asked.without_references else REFERENCES
     for name in (each for each in asked.models if each not in last):
         yield cell(name, (settled or own)(name), corpus, column=column)
-    if len(corpus.modalities) > 1:
+    if len(corpus.modalities) > 1 and not asked.without_alone:
         alone = base if settled is None else settled(base.model)
         for modality in corpus.modalities:
             yield from with_modalities(

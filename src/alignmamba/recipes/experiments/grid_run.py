@@ -15,7 +15,7 @@ from alignmamba.evaluation.tables import ResultTable
 from alignmamba.extras import require
 from alignmamba.files import replace_file
 from alignmamba.recipes.assembly import check_pretrained, counted_weights, environment
-from alignmamba.recipes.configuration import RunConfig
+from alignmamba.recipes.configuration import RunConfig, refuse_pretraining
 from alignmamba.recipes.experiments.catalogue import cells_of, grid_of, grids, not_compared
 from alignmamba.recipes.experiments.cells import Cell, ExperimentRecord, Job, State, jobs_of
 from alignmamba.recipes.experiments.engines import GridProgress, run_here, run_on_slurm, shard_of, threads_of
@@ -100,6 +100,7 @@ def plan_experiment(options: GridOptions, base: RunConfig, *, out: str | Path) -
     """
     require("experiment", "experiments", "scipy")
     refuse_missing_extras(base)
+    refuse_pretraining(base, "an experiment")
     if options.folds:
         base = of_folds(base, options.folds)[0]  # what holds for its corpus is taken to hold for all folds
     made = prepared(base, seeds=range(1, options.seeds))

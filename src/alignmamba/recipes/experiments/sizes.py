@@ -15,8 +15,8 @@ from alignmamba.evaluation.metrics import RANGES
 from alignmamba.evaluation.tables import Entry, ResultTable
 from alignmamba.methods import REFERENCES
 from alignmamba.recipes.bench.bench_files import COLOURS, MARKERS, Files, drawn, why_no_plots
-from alignmamba.recipes.configuration import RunConfig
-from alignmamba.recipes.experiments.cells import Cell
+from alignmamba.recipes.configuration import RunConfig, StartConfig
+from alignmamba.recipes.experiments.cells import Cell, cell
 from alignmamba.recipes.experiments.columns import (
     differences,
     headline,
@@ -31,11 +31,14 @@ from alignmamba.recipes.experiments.comparison import BesideOptions, rows_beside
 from alignmamba.recipes.experiments.experiment_kind import GridExperiment
 from alignmamba.recipes.experiments.grid import Grid
 from alignmamba.recipes.experiments.missing import Missing, MissingAnalysis, MissingOptions, Rate
+from alignmamba.recipes.starting_weights import pinned_start, planned_start
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _OVER: Final = "samples of train"
+PRETRAINED: Final = "pretrained"
+"""End of the name of a row whose runs start from others."""
 _P_VALUE: Final = ", p value (Holm)"
 
 
@@ -53,6 +56,8 @@ class SizesOptions(BesideOptions):
     """Draw samples of all groups in their shares; by default whole groups are drawn."""
     cut_valid: bool = False
     """Cut the valid split in the same proportion as train."""
+    pretrained: Annotated[tuple[str, ...], Field(title="RUN ...")] = ()
+    """Add a row of the model that starts from finished runs, which seeds take in turn."""
     missing_rates: Annotated[tuple[Rate, ...], Field(title="R ...")] = ()
     """Score each model that was trained on everything also with modalities missing at these rates."""
 
@@ -96,6 +101,9 @@ class Sizes(GridExperiment[SizesOptions, MissingAnalysis]):
         for size in sizes:
             run = base.model_copy(update={"subset": asked.subset(size, corpus, base.seed)})
             rows = list(rows_beside(asked, run, corpus, column=str(size)))
+            if asked.pretrained:
+                at = next((place for place, each in enumerate(rows) if each.row == base.model), 0)
+                rows.insert(at + 1, _started(asked.pretrained, run, corpus, column=str(size)))
             yield from rows
             for rate in _rates(asked, corpus):
                 analysis = MissingAnalysis(kind=Missing.name, missing=MissingOptions().withheld(rate))
@@ -136,6 +144,15 @@ class Sizes(GridExperiment[SizesOptions, MissingAnalysis]):
             if not any(column.endswith(_P_VALUE) for column in table.columns):
                 files |= drawn(table.name, _curves(table))
         return files
+
+
+def _started(runs: Sequence[str], base: RunConfig, corpus: Corpus, *, column: str) -> Cell:
+    """The model, from the weights of the run whose turn it is."""
+    start = StartConfig(run=runs[base.seed % len(runs)])
+    row = f"{base.model}, {PRETRAINED}"
+    made = cell(row, pinned_start(base.model_copy(update={"start": start})), corpus, column=column)
+    planned_start(made.config, corpus)  # refuses a run of which nothing fits
+    return made
 
 
 def _rates(asked: SizesOptions, corpus: Corpus) -> tuple[float, ...]:
@@ -189,6 +206,12 @@ def _notes(grid: Grid) -> Iterator[str]:
     )
     if grid.plan.settings["cut_valid"]:
         yield "The valid split is cut in the same proportion."
+    if runs := grid.plan.settings.get("pretrained"):
+        whose = "one run" if len(runs) == 1 else f"{len(runs)} runs, which seeds take in turn"
+        yield (
+            f"Rows that end in `{PRETRAINED}` start from the weights of {whose}. Intervals and tests take no"
+            " account of how else those might have come out."
+        )
 
 
 def _differences(grid: Grid, metric: str) -> ResultTable:

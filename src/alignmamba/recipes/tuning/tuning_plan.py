@@ -15,7 +15,7 @@ from alignmamba.extras import require
 from alignmamba.methods import METHODS, REFERENCES
 from alignmamba.methods.search_space import SHARED_SPACE, SearchSpace
 from alignmamba.recipes.assembly import check_pretrained, counted_weights, environment
-from alignmamba.recipes.configuration import RunConfig, dotted, resolve
+from alignmamba.recipes.configuration import RunConfig, dotted, refuse_pretraining, resolve
 from alignmamba.recipes.experiments.catalogue import compared_methods, not_compared
 from alignmamba.recipes.experiments.experiment_kind import MethodsOptions, check_method, of_model
 from alignmamba.recipes.finished_run import refuse_unlabelled
@@ -173,6 +173,7 @@ def _without_test(made: Prepared) -> Prepared:
 
 
 def _refuse_base(base: RunConfig) -> None:
+    refuse_pretraining(base, "a search")
     if base.model != RunConfig.model_fields["model"].default:
         raise ConfigError(f"model: found {base.model!r}, but --methods names what is tuned")
     if base.fit.select == VALIDATION_LOSS:

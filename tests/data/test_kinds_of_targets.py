@@ -9,6 +9,7 @@ import pytest
 
 from alignmamba.contracts import Task
 from alignmamba.data.archive import load_corpus, write_corpus
+from alignmamba.data.balanced_order import strata
 from alignmamba.data.inspection import inspect_corpus
 from alignmamba.errors import DataError
 
@@ -81,3 +82,9 @@ def test_a_corpus_that_nobody_labelled_has_no_targets(tmp_path: Path) -> None:
     corpus = write_corpus(tmp_path / "c", {"train": arrays([None, None])}, task=EMOTIONS)
     assert [sample.target for sample in corpus.split("train")] == [None, None]
     assert inspect_corpus(tmp_path / "c").training.hindrance == "split 'train' has no targets"
+
+
+def test_an_epoch_is_balanced_by_sets_of_labels(tmp_path: Path) -> None:
+    given = [[1, 0], [1, 0], [0, 1], [1, 1], [1, 0]]
+    split = write_corpus(tmp_path / "c", {"train": arrays(given)}, task=EMOTIONS).split("train")
+    assert strata(split, "target", EMOTIONS).tolist() == [1, 1, 0, 2, 1]

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from alignmamba.contracts import Split, Task
+from alignmamba.data.labelled_splits import strata as sets_of_labels
 from alignmamba.errors import ConfigError, DataError
 
 TARGET: Final = "target"
@@ -42,7 +43,11 @@ def strata(split: Split, by: str, task: Task) -> NDArray[np.int64]:
     words = [isinstance(value, str) for value in values]
     if any(words) and not all(words):
         raise DataError(f"label {by!r}: found words and numbers, expected one of both to balance by")
-    if any(words) or (by == TARGET and task.kind == "classification"):
+    if by == TARGET and task.kind == "multilabel":
+        sets = sets_of_labels(task, values)
+        assert sets is not None
+        return sets
+    if any(words) or (by == TARGET and task.has_one_class):
         return np.unique(np.array(values), return_inverse=True)[1].reshape(-1).astype(np.int64)
     return _binned(np.array(values, dtype=np.float64))
 

@@ -41,6 +41,8 @@ def refusals(method: Method) -> Iterator[tuple[str, str]]:
         yield f"a leading {' or '.join(filter(None, [', '.join(others), last]))}", reason
     if made.one_target:
         yield "further targets", made.one_target
+    elif made.no_tokens:
+        yield "targets of tokens", made.no_tokens
 
 
 def table() -> str:

@@ -1,7 +1,8 @@
 """Turn ``grid_s1.npz`` (GRID: speaker s1 says 1000 sentences of six words) into a corpus that asks for one of
 the words.
 
-Usage: ``python examples/grid.py grid_s1.npz DESTINATION --target colour|digit [--words] [--encoder FOLDER]``
+Usage: ``python examples/grid.py grid_s1.npz DESTINATION --target colour|digit [--words] [--encoder FOLDER]
+[--frames]``
 
 Two modalities on one clock, with true times in seconds and, for display and for judging alignment alone, the
 word spoken at each:
@@ -12,6 +13,9 @@ word spoken at each:
 ``--words`` adds what is said, ``text`` (6 tokens of 51): a number for each word, at the middle of its time.
 ``--encoder`` reads it by a text encoder of the BERT family instead, which stays as it is: a vector for each
 word. Its folder holds ``config.json``, ``model.safetensors`` and ``tokenizer.json``.
+
+``--frames`` labels each frame of the video with the ``word`` spoken at it, or ``silence``, and the token of
+the audio that is nearest to the frame in time with the same.
 
 The speaker is one and there is no official split: the sentences are shuffled with seed 0 into 700, 100 and
 200.
@@ -58,6 +62,7 @@ def convert(
     target: Literal["colour", "digit"],
     texts: bool = False,
     encoder: Path | None = None,
+    frames: bool = False,
     overwrite: bool = False,
 ) -> Corpus:
     """Read the archive and write the corpus."""
@@ -88,6 +93,14 @@ def convert(
             "audio": [audio[row].astype(np.float32) for row in rows],
             "video": [lips(video[row]) for row in rows],
         }
+        labels = {}
+        if frames:  # the first modality with a label is the one whose tokens a run labels
+            features = dict(reversed(features.items()))
+            every = [words_at(seconds["video"], spoken[row], spans[row]) for row in rows]
+            labels = {
+                name: {"word": [at_frames(line, seconds["video"], seconds[name]) for line in every]}
+                for name in features
+            }
         times = {name: [each for _ in rows] for name, each in seconds.items()}
         tokens = {
             name: [words_at(each, spoken[row], spans[row]) for row in rows] for name, each in seconds.items()
@@ -102,13 +115,14 @@ def convert(
             ids=[str(ids[row]) for row in rows],
             times=times,
             tokens=tokens,
+            token_labels=labels,
         )
 
     return write_corpus(
         destination,
         {role: split(rows) for role, rows in zip(SIZES, parts, strict=True)},
         task=Task(kind="classification", classes=tuple(words.values())),
-        name=f"grid-s1-{target}{'-words' * texts}",
+        name=f"grid-s1-{target}{'-words' * texts}{'-frames' * frames}",
         units={
             "audio": "log-mel energy at 100 Hz",
             "video": "lip region 10 x 18, brightness and its change a frame, at 25 Hz",
@@ -138,6 +152,24 @@ def words_at(seconds: np.ndarray, words: np.ndarray, spans: np.ndarray) -> list[
     return at
 
 
+def at_frames(line: list[str], frames: np.ndarray, seconds: np.ndarray) -> list[str | None]:
+    """A label for each time of `seconds` that is the nearest to one of `frames`: what is said there."""
+    labels: list[str | None] = [None] * len(seconds)
+    for word, place in zip(line, np.abs(seconds[:, None] - frames).argmin(axis=0), strict=True):
+        labels[place] = word or "silence"
+    return labels
+
+
+def most_frequent(corpus: Corpus) -> tuple[str, float]:
+    """The label that frames of train have most often, and the share of test's frames that have it."""
+    found = [
+        [word for sample in corpus.split(role) for word in sample.token_labels["video"]["word"]]
+        for role in ("train", "test")
+    ]
+    word = max(sorted(set(found[0]), key=str), key=found[0].count)
+    return str(word), found[1].count(word) / len(found[1])
+
+
 def lips(frames: np.ndarray) -> np.ndarray:
     """(time, 20, 36) grey values to brightness at half resolution and its change, (time, 360)."""
     grey = frames.astype(np.float32) / 255.0
@@ -154,6 +186,9 @@ if __name__ == "__main__":
     parser.add_argument(
         "--encoder", type=Path, metavar="FOLDER", help="text encoder that reads the words, of the BERT family"
     )
+    parser.add_argument(
+        "--frames", action="store_true", help="label each frame with the word spoken at it, or silence"
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace the corpus that is there")
     given = parser.parse_args()
     try:
@@ -163,6 +198,7 @@ if __name__ == "__main__":
             target=given.target,
             texts=given.words,
             encoder=given.encoder,
+            frames=given.frames,
             overwrite=given.overwrite,
         )
     except (AlignMambaError, OSError) as error:
@@ -171,3 +207,6 @@ if __name__ == "__main__":
         f"wrote {given.destination}:"
         f" {', '.join(f'{role} {len(part)}' for role, part in corpus.splits.items())}"
     )
+    if given.frames:
+        word, share = most_frequent(corpus)
+        print(f"{word!r}, the most frequent label of train's frames, is that of {share:.3f} of test's")

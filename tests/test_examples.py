@@ -133,6 +133,25 @@ def test_grid_words_stand_where_they_are_said(tmp_path: Path) -> None:
         assert plan(read_config(ROOT / "examples" / f"{name}.yaml", overrides=overrides)).num_parameters > 0
 
 
+def test_grid_frames_are_labelled_with_what_is_said_at_them(tmp_path: Path) -> None:
+    grid = example("grid")
+    corpus = grid.convert(archive("grid_s1.npz"), tmp_path / "corpus", target="digit", frames=True)
+    for sample in corpus.split("valid"):
+        words = sample.token_labels["video"]["word"]
+        assert words == tuple(word or "silence" for word in sample.tokens["video"])
+        heard = sample.token_labels["audio"]["word"]
+        assert tuple(word for word in heard if word is not None) == words
+        assert [heard[4 * place] for place in range(74)] == list(words[:74])
+    word, share = grid.most_frequent(corpus)
+    said = [word for sample in corpus.split("test") for word in sample.token_labels["video"]["word"]]
+    assert share == pytest.approx(max(said.count(each) for each in set(said)) / len(said))
+    assert word == "silence"
+    ready = plan(
+        read_config(ROOT / "examples" / "grid-frames.yaml", overrides={"data": str(tmp_path / "corpus")})
+    )
+    assert [(target.name, target.tokens) for target in ready.corpus.task.further] == [("word", "video")]
+
+
 @pytest.mark.parametrize(("name", "file"), [("mosi", "mosi_text_audio.npz"), ("grid", "grid_s1.npz")])
 def test_words_are_read_by_a_frozen_encoder(name: str, file: str, tmp_path: Path) -> None:
     folder = save_tiny_tokenizer(save_tiny_bert(tmp_path / "tiny"))

@@ -484,7 +484,7 @@ REFUSED: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
         lambda given: given.update(label=[]),
         (
             "expected 'features' and perhaps others of ['features', 'targets', 'ids', 'times', 'tokens',"
-            " 'texts', 'groups', 'labels']"
+            " 'texts', 'groups', 'labels', 'token_labels']"
         ),
     ),
     "no features": (lambda given: given.pop("features"), "split 'train': expected 'features'"),

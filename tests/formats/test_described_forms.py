@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -16,6 +17,7 @@ from pyarrow import parquet
 from alignmamba.contracts import Corpus, Sample
 from alignmamba.errors import DataError
 from alignmamba.formats.conversion import Conversion, convert
+from alignmamba.formats.foreign import ReadOptions
 from alignmamba.formats.tables import described_arrays as arrays
 
 IDS = tuple(f"clip{number}" for number in range(4))
@@ -174,6 +176,68 @@ def test_a_wrong_table_of_one_clip_is_refused(folder: Path, case: str) -> None:
     write_text(folder, "t,x,y\n", lambda t, x, y: f"{t},{x},{y}")
     (folder / "face" / "clip1.csv").write_text(content)
     assert said in message(described(folder, f'files = "face/{{id}}.csv"{more}'))
+
+
+STATES = (("walk", "rest"), ("rest", "", "rest"), ("walk",) * 4, ("rest",) * 5)
+
+
+def labels_of(corpus: Corpus) -> list[Any]:
+    return [dict(sample.token_labels.get("face", {})) for sample in samples_of(corpus)]
+
+
+def expected_labels(count: int) -> list[Any]:
+    return [
+        {
+            "state": tuple(state or None for state in STATES[number][: len(frames(number))]),
+            "level": tuple(range(len(frames(number)))),
+        }
+        for number in range(count)
+    ]
+
+
+@pytest.mark.parametrize("nonfinite", ["zero", "mean"])
+def test_a_table_of_each_clip_may_label_its_rows(folder: Path, nonfinite: Any) -> None:
+    modality = 'files = "face/{id}.csv"\ntime = "t"\nlabels = ["state", "level"]'
+    for number, identity in enumerate(IDS):
+        rows = [
+            f"{second},{x},{STATES[number][at]} ,{y},{at}\n"
+            for at, (second, (x, y)) in enumerate(zip(seconds(number), frames(number), strict=True))
+        ]
+        (folder / "face" / f"{identity}.csv").write_text("t,x,state,y,level\n" + "".join(rows))
+    path = described(folder, modality)
+    options = ReadOptions(nonfinite=nonfinite)
+    found = convert("arrays", [path], folder / "out", options, overwrite=True)
+    check(found)
+    assert labels_of(found.corpus) == expected_labels(len(IDS))
+    lacking = described(folder, 'files = "face/{id}.csv"\nlabels = ["mood"]')
+    assert "expected a column 'mood'" in message(lacking)
+
+
+@pytest.mark.parametrize("file", ["face.csv", "face.parquet"])
+def test_a_long_table_may_label_its_rows(folder: Path, file: str) -> None:
+    columns: dict[str, list[Any]] = {name: [] for name in ("id", "t", "x", "y", "state", "level")}
+    for number, identity in enumerate(IDS):
+        for at, (second, (x, y)) in enumerate(zip(seconds(number), frames(number), strict=True)):
+            cells = (identity, second, x, y, STATES[number][at] or None, at)
+            for name, cell in zip(columns, cells, strict=True):
+                columns[name].append(cell)
+    if file.endswith("parquet"):
+        parquet.write_table(pa.table(columns), folder / file, row_group_size=3)
+    else:
+        lines = [
+            ",".join("" if cell is None else str(cell) for cell in row)
+            for row in zip(*columns.values(), strict=True)
+        ]
+        (folder / file).write_text("\n".join([",".join(columns), *lines]) + "\n")
+    found = done(described(folder, f'table = "{file}"\ntime = "t"\nlabels = ["state", "level"]'))
+    check(found)
+    assert labels_of(found.corpus) == expected_labels(len(IDS))
+
+
+def test_labels_of_rows_need_a_table(folder: Path) -> None:
+    np.save(folder / "all.npy", np.zeros((len(IDS), 2)))
+    path = described(folder, 'values = "all.npy"\nlabels = ["state"]')
+    assert "labels does not go with values" in message(path)
 
 
 def test_columns_of_a_clip_may_stand_in_another_order_and_cells_may_be_empty(folder: Path) -> None:

@@ -12,6 +12,7 @@ from alignmamba.nn.alignment import (
     concatenate,
     discrepancies,
     merge_by_time,
+    picked,
     since_first,
 )
 from alignmamba.ops import mmd
@@ -138,9 +139,21 @@ def test_merge_by_time_breaks_ties_by_stream() -> None:
 def test_concatenate_leaves_no_padding_between_streams() -> None:
     first = tokens([[[1.0], [2.0]], [[3.0], [9.0]]], [2, 1])
     second = tokens([[[10.0], [20.0]], [[30.0], [40.0]]], [1, 2])
-    x, mask, _ = concatenate([second, first])
+    x, mask, stream = concatenate([second, first])
     assert mask.tolist() == [[True] * 3 + [False]] * 2
+    assert stream[:, :3].tolist() == [[0, 1, 1], [0, 0, 1]]
     assert x[:, :3, 0].tolist() == [[10.0, 1.0, 2.0], [30.0, 40.0, 3.0]]
+
+
+def test_picked_tokens_keep_their_order() -> None:
+    x = torch.arange(1.0, 9.0).view(2, 4, 1)
+    chosen = torch.tensor([[True, False, True, True], [False, False, True, False]])
+    taken, mask = picked(x, chosen, 5)
+    assert taken[..., 0].tolist() == [[1.0, 3.0, 4.0, 0.0, 0.0], [7.0, 0.0, 0.0, 0.0, 0.0]]
+    assert mask.sum(1).tolist() == [3, 1]
+    nothing, empty = picked(x[:, :0], chosen[:, :0], 2)
+    assert nothing.shape == (2, 2, 1)
+    assert not bool(empty.any())
 
 
 @pytest.mark.parametrize("zero", [0.0, -3.5, 1000.0, 512345.0, 1.7e9])

@@ -1,9 +1,10 @@
 """``alignmamba predict``: predictions of a finished run, as a table."""
 
+from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from tyro.conf import Positional, arg
 
@@ -20,7 +21,7 @@ class Predict(ApplyingVerb, EngineVerb):
     Media files are read as those of training were: by the readers, options and weights of the run.
 
     Columns: id, split, target if known, prediction. A classification adds p(CLASS), the probability of each
-    class from 0 to 1.
+    class from 0 to 1. Targets of tokens get a table of their own, FILE-MODALITY, with the token and its time.
     """
 
     clips: Annotated[Positional[tuple[Path, ...]], arg(metavar="[CLIP ...]", help_behavior_hint="")] = ()
@@ -62,6 +63,7 @@ class Predict(ApplyingVerb, EngineVerb):
             self.emit(report)
         else:
             write(f"{report['rows']} predictions ({', '.join(report['splits'])}) in {report['out']}")
+            _write_places(report)
         return 0
 
     def _check(self) -> None:
@@ -134,4 +136,11 @@ class Predict(ApplyingVerb, EngineVerb):
             self.emit(report)
         else:
             write(f"{report['rows']} predictions of media files in {report['out']}")
+            _write_places(report)
         return 0
+
+
+def _write_places(report: Mapping[str, Any]) -> None:
+    """Name the tables of tokens, if there are any."""
+    for modality, place in report.get("tokens", {}).items():
+        write(f"those of the tokens of {modality} in {place}")

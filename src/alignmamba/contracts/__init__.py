@@ -30,6 +30,7 @@ if TYPE_CHECKING:
         ScalesTargets,
         Standardisation,
         TargetScale,
+        TokenVectors,
     )
 
 __all__ = [
@@ -57,10 +58,21 @@ __all__ = [
     "TargetKind",
     "TargetScale",
     "Task",
+    "TokenVectors",
     "configurations",
     "dotted_keys",
     "labelled",
 ]
+
+_OF_OUTPUTS = (
+    "FollowsTraining",
+    "Output",
+    "Plan",
+    "ScalesTargets",
+    "Standardisation",
+    "TargetScale",
+    "TokenVectors",
+)
 
 if not TYPE_CHECKING:  # a type checker reads the imports above, and so refuses a name that is not there
 
@@ -68,7 +80,7 @@ if not TYPE_CHECKING:  # a type checker reads the imports above, and so refuses 
         """Import the modules of PyTorch's tensors, which takes seconds, when they are first used."""
         if name in ("Batch", "Sequences", "labelled"):
             from alignmamba.contracts import batch as module
-        elif name in ("FollowsTraining", "Output", "Plan", "ScalesTargets", "Standardisation", "TargetScale"):
+        elif name in _OF_OUTPUTS:
             from alignmamba.contracts import outputs as module
         else:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -109,7 +109,8 @@ class Batch:
     int64 of a classification or an ordinal, -1 where it has none; (batch, classes) float64 of a multilabel, 1
     where a class is there, 0 where it is not, NaN where that is unknown; ``None`` where all are unknown."""
     further: Mapping[str, Tensor] = field(default_factory=dict)
-    """Further targets by name, of the same forms."""
+    """Further targets by name, of the same forms. Those of tokens have time behind the batch, as long as the
+    modality."""
     weights: Tensor | None = None
     """(batch,) weight of each sample in the loss of training, 0 or more; ``None``: all count alike."""
     groups: tuple[str, ...] | None = None
@@ -359,7 +360,10 @@ class Batch:
             modalities=modalities,
             ids=tuple(identity for batch in batches for identity in batch.ids),
             targets=torch.cat(targets) if targets else None,
-            further={name: torch.cat([batch.further[name] for batch in batches]) for name in sorted(further)},
+            further={
+                name: _concatenate_further([batch.further[name] for batch in batches])
+                for name in sorted(further)
+            },
             weights=torch.cat(weights) if len(weights) == len(batches) else None,
             groups=tuple(group for part in groups for group in part) if len(groups) == len(batches) else None,
             withheld=withheld,
@@ -432,6 +436,19 @@ def _either(shown: Sequences, withheld: Sequences) -> Sequences:
     features = torch.where(hidden[..., None], behind.features, there.features)
     mask = torch.where(hidden, behind.mask, there.mask)
     return there.with_tensors(features=features, mask=mask, times=times, tokens=None)
+
+
+def _concatenate_further(parts: Sequence[Tensor]) -> Tensor:
+    """Values below one another; where those of tokens are of several lengths, with unknown ones behind."""
+    if parts[0].ndim == 1:
+        return torch.cat(list(parts))
+    longest = max(part.shape[1] for part in parts)
+    padded = []
+    for part in parts:
+        unknown = torch.nan if part.is_floating_point() else -1
+        more = part.new_full((len(part), longest - part.shape[1], *part.shape[2:]), unknown)
+        padded.append(torch.cat([part, more], 1))
+    return torch.cat(padded)
 
 
 def _concatenate(parts: Sequence[Sequences]) -> Sequences:

@@ -28,6 +28,10 @@ class Sample:
     """Group of the sample, such as a conversation or a video."""
     labels: Mapping[str, float | int | str] = field(default_factory=dict)
     """Labels besides the target, by name, for analysis, for export, and for further targets of a task."""
+    token_labels: Mapping[str, Mapping[str, tuple[float | int | str | None, ...]]] = field(
+        default_factory=dict
+    )
+    """Modality name to labels of its tokens by name, one for each token; ``None`` where unknown."""
 
 
 @runtime_checkable
@@ -109,10 +113,21 @@ class Predictions:
     called: np.ndarray | None = None
     """(samples, classes) bool of a multilabel, true for the classes that are called; ``None``: those from
     one half on."""
+    lengths: np.ndarray | None = None
+    """(samples,) rows of each sample, where these are its tokens, those of the first sample first; ``None``:
+    one row each."""
     further: Mapping[str, "FurtherPredictions"] = field(default_factory=dict)
     """Predictions of the further targets of the task, by name."""
     losses: Mapping[str, float] = field(default_factory=dict)
     """Mean of each loss term over the samples, ``task`` and ``total`` among them, where targets are known."""
+
+    @property
+    def row_ids(self) -> tuple[str, ...]:
+        """Id of the sample of each row, which may be one of its tokens."""
+        if self.lengths is None:
+            return self.ids
+        rows = zip(self.ids, self.lengths.tolist(), strict=True)
+        return tuple(identity for identity, count in rows for _ in range(count))
 
     def __repr__(self) -> str:
         known = "no targets" if self.targets is None else "with targets"
@@ -121,7 +136,11 @@ class Predictions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FurtherPredictions:
-    """Predictions of one further target for a split, in the order of the split's ids."""
+    """Predictions of one further target for a split, in the order of the split's ids.
+
+    Rows are samples, or tokens where these have the target: those of the first sample in their order, then
+    those of the second.
+    """
 
     prediction: np.ndarray
     """(samples,) values for regression, else (samples, classes) probabilities; NaN in a sample without the
@@ -130,3 +149,7 @@ class FurtherPredictions:
     """(samples,) or, of a multilabel, (samples, classes), as in `Batch.further`."""
     called: np.ndarray | None = None
     """Classes that are called, as in `Predictions`."""
+    lengths: np.ndarray | None = None
+    """(samples,) tokens of each sample; ``None`` for a target of samples."""
+    times: np.ndarray | None = None
+    """(tokens,) seconds, NaN where unknown; ``None`` for a target of samples."""

@@ -26,6 +26,16 @@ class Plan:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TokenVectors:
+    """One vector for each token of a modality."""
+
+    x: Tensor
+    """(batch, time, channel)."""
+    mask: Tensor
+    """(batch, time) bool, true at the tokens that were read."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Output:
     """Result of a fusion model for a batch."""
 
@@ -33,12 +43,15 @@ class Output:
     """(batch,) value in units of the label for regression, (batch, classes) logits for classification."""
     further: Mapping[str, Tensor] = field(default_factory=dict)
     """Predictions of further targets by name: (batch,) in units of the label for regression, (batch, classes)
-    logits otherwise. Those of a modality are of no account in a sample without it."""
+    logits otherwise, with time behind the batch for a target of tokens. Those of a modality are of no account
+    in a sample without it, and those of tokens where `tokens` has none."""
     losses: Mapping[str, Tensor] = field(default_factory=dict)
     """The model's own loss terms by name, each (batch,), already weighted; the trainer adds ``task`` and
     averages over samples."""
     embedding: Tensor
     """(batch, channel) pooled representation."""
+    tokens: Mapping[str, TokenVectors] = field(default_factory=dict)
+    """Representation of each token, by modality, of those whose tokens have a target."""
     plans: Mapping[str, Plan] | None = None
     """Source modality to its matching onto the anchor, where asked for."""
     extras: Mapping[str, Tensor] = field(default_factory=dict)

@@ -155,12 +155,19 @@ class Target(_Target):
     """Weight of its loss beside the loss of the task."""
     modality: Name | None = None
     """Modality that it belongs to, from which alone it is predicted; ``None``: the whole sample."""
+    tokens: Annotated[Name | None, Field(exclude_if=lambda tokens: tokens is None)] = None
+    """Modality each of whose tokens has a value of its own; ``None``: the sample has one."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         expected = len(self.classes) if self.kind == "multilabel" else 1
         if len(self.labels) != expected:
             raise ValueError(f"labels: expected {expected}, found {len(self.labels)}")
+        if self.tokens is not None and self.modality is not None:
+            raise ValueError(
+                f"modality: found {self.modality!r} beside tokens {self.tokens!r}, expected none: tokens are"
+                " predicted from all modalities"
+            )
         return self
 
 
@@ -178,3 +185,8 @@ class Task(_Target):
         if len(set(names)) != len(names):
             raise ValueError("further: names must be distinct")
         return self
+
+    @property
+    def labelled_tokens(self) -> tuple[str, ...]:
+        """Modalities whose tokens have a target, in the order of the targets."""
+        return tuple(dict.fromkeys(each.tokens for each in self.further if each.tokens is not None))

@@ -30,7 +30,7 @@ from alignmamba.data.storage import (
 )
 from alignmamba.data.user_arrays import CheckedSample, CheckedSplits, SplitArrays, check_mapping, is_integer
 from alignmamba.errors import ConfigError, DataError
-from alignmamba.files import synchronise, temporary_directory
+from alignmamba.files import JSON_BYTES, synchronise, temporary_directory
 
 _TYPES = {"<i8": "I64", "<f8": "F64", "<f4": "F32", "<i4": "I32"}
 """Types of stored arrays to their names in safetensors, in the order in which they lie there."""
@@ -305,9 +305,16 @@ def _safetensors(tensors: Mapping[str, Sequence[np.ndarray]]) -> Iterator[bytes 
 
 
 def _line(sample: CheckedSample) -> bytes:
-    record = {key: getattr(sample, key) for key in ("id", "group", "text", "tokens", "labels")}
+    kept = ("id", "group", "text", "tokens", "labels", "token_labels")
+    record = {key: getattr(sample, key) for key in kept}
     known = {key: value for key, value in record.items() if value is not None and value != {}}
-    return json.dumps(known, ensure_ascii=False).encode() + b"\n"
+    line = json.dumps(known, ensure_ascii=False).encode() + b"\n"
+    if len(line) > JSON_BYTES:
+        raise DataError(
+            f"sample {sample.id!r}: expected at most {JSON_BYTES} bytes of text, tokens and labels, found"
+            f" {len(line)}"
+        )
+    return line
 
 
 def _write_file(path: Path, pieces: Iterable[bytes | memoryview]) -> dict[str, Any]:

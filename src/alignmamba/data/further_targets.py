@@ -2,8 +2,8 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from typing import Annotated
+from dataclasses import dataclass, replace
+from typing import Annotated, Self
 
 import torch
 from pydantic import Field
@@ -52,6 +52,9 @@ class FurtherConfig(LabelConfig):
     """Weight of its loss beside the loss of the task."""
     modality: Name | None = None
     """Modality that it belongs to, from which alone it is predicted."""
+    tokens: Annotated[Name | None, Field(exclude_if=lambda tokens: tokens is None)] = None
+    """Modality whose tokens it labels, each of them; by default, where no sample has such a label, the first
+    whose tokens have it."""
 
 
 def with_further(corpus: Corpus, asked: Mapping[str, FurtherConfig]) -> Corpus:
@@ -63,18 +66,95 @@ def with_further(corpus: Corpus, asked: Mapping[str, FurtherConfig]) -> Corpus:
     """
     if not asked:
         return corpus
-    train = [sample.labels for sample in corpus.split("train")]
+    train = _TrainLabels.of(corpus)
     modalities = [spec.name for spec in corpus.modalities]
     targets = [target for target in corpus.task.further if target.name not in asked]
-    targets += [
-        target_of(name, given, train, modalities, where=f"targets.{name}") for name, given in asked.items()
-    ]
+    targets += [_asked_of(name, given, train, modalities) for name, given in asked.items()]
     task = Task.model_validate({**corpus.task.model_dump(), "further": [t.model_dump() for t in targets]})
     for split in corpus.splits.values():
         for sample in split:
             for target in targets:
-                value_of(sample, target)
+                _checked(sample, target)
     return replace(corpus, task=task)
+
+
+@dataclass(frozen=True)
+class _TrainLabels:
+    """Labels of train: those of each sample, and by modality the different values of those of its tokens."""
+
+    samples: Sequence[Labels]
+    tokens: Mapping[str, Mapping[str, Mapping[float | int | str, None]]]
+
+    @classmethod
+    def of(cls, corpus: Corpus) -> Self:
+        """The labels of a corpus, of tokens in the order of its modalities."""
+        samples: list[Labels] = []
+        tokens: dict[str, dict[str, dict[float | int | str, None]]] = {
+            spec.name: {} for spec in corpus.modalities
+        }
+        for sample in corpus.split("train"):
+            samples.append(sample.labels)
+            for name in tokens.keys() & sample.token_labels.keys():
+                for label, values in sample.token_labels[name].items():
+                    known = dict.fromkeys(value for value in values if value is not None)
+                    tokens[name].setdefault(label, {}).update(known)
+        return cls(samples, tokens)
+
+    def place(self, label: str, tokens: str | None) -> str | None:
+        """Modality whose tokens have a label; ``None`` where it is one of samples, or of nothing."""
+        if tokens is not None or self.has(label, None):
+            return tokens
+        return next((name for name in self.tokens if self.has(label, name)), None)
+
+    def has(self, label: str, place: str | None) -> bool:
+        """Answer to whether any value of a label is known in a place, as `place` gives it."""
+        if place is None:
+            return any(label in own for own in self.samples)
+        return label in self.tokens[place]
+
+    def known(self, place: str | None) -> Sequence[Labels]:
+        """Labels in that place; of tokens each different value once."""
+        if place is None:
+            return self.samples
+        return [{label: value} for label, values in self.tokens[place].items() for value in values]
+
+    def refuse_unknown(self, where: str, labels: Sequence[str], place: str | None) -> None:
+        """Refuse labels that are not in a place; the message names those that there are."""
+        who = "training sample" if place is None else f"token of {place!r} in train"
+        every = [self.tokens[place]] if place else [*self.samples, *self.tokens.values()]
+        known = sorted({label for own in every for label in own})
+        for label in labels:
+            if not self.has(label, place):
+                raise ConfigError(
+                    f"{where}: no {who} has a label {label!r}, expected one of"
+                    f" {', '.join(known) or 'none, as the corpus has no further labels'}"
+                )
+
+
+def left_of(corpus: Corpus, asked: Mapping[str, FurtherConfig]) -> dict[str, FurtherConfig]:
+    """Those of the targets whose labels train has, of a corpus with fewer modalities than there were."""
+    if not asked:
+        return {}
+    train = _TrainLabels.of(corpus)
+    names = [None, *(spec.name for spec in corpus.modalities)]
+    left = {}
+    for name, given in asked.items():
+        if given.modality in names and given.tokens in names:
+            label = (given.labels or (name,))[0]
+            if train.has(label, train.place(label, given.tokens)):
+                left[name] = given
+    return left
+
+
+def _asked_of(name: str, given: FurtherConfig, train: _TrainLabels, modalities: Sequence[str]) -> Target:
+    """The target of samples or of tokens that the labels of train say it is."""
+    where, labels = f"targets.{name}", given.labels or (name,)
+    if given.tokens is not None and given.tokens not in modalities:
+        raise ConfigError(f"{where}.tokens: found {given.tokens!r}, expected one of {', '.join(modalities)}")
+    place = train.place(labels[0], given.tokens)
+    train.refuse_unknown(where, labels, place)
+    given = given.model_copy(update={"tokens": place})
+    return target_of(name, given, train.known(place), modalities, where=where)
 
 
 def target_of(
@@ -124,63 +204,103 @@ def _classes(where: str, values: Sequence[float | int | str]) -> tuple[str, ...]
     return (*(f"{value:g}" for value in numbers), *words)
 
 
-def value_of(sample: Sample, target: Target) -> float | int | tuple[float, ...]:
-    """Value of a target in a sample, as a row of `Batch.further`.
+Value = float | int | tuple[float, ...]
+"""Value of a target in a sample or a token, as an entry of `Batch.further`."""
+
+
+def value_of(sample: Sample, target: Target) -> Value:
+    """Value of a target in a sample.
 
     Raises:
         DataError: If the label is none that the target may have; the message names sample and label.
     """
     given = [sample.labels.get(label) for label in target.labels]
+    return _value(f"sample {sample.id!r}", given, target, Classes(target.classes))
+
+
+def _checked(sample: Sample, target: Target) -> list[Value]:
+    """Values of a target in a sample: one, or those of its tokens; raises as `value_of`."""
+    if target.tokens is None:
+        return [value_of(sample, target)]
+    return _values_of_tokens(sample, target, target.tokens)
+
+
+def _values_of_tokens(sample: Sample, target: Target, modality: str) -> list[Value]:
+    """Values of a target in the tokens of a sample; none where it lacks the modality, or all labels."""
+    where, classes = f"sample {sample.id!r}", Classes(target.classes)
+    own = sample.token_labels.get(modality, {})
+    there = next((own[label] for label in target.labels if label in own), ())
+    size = len(sample.features.get(modality, ()))
+    if there and len(there) != size:
+        raise DataError(f"{where}, labels of the tokens of {modality!r}: expected {size}, found {len(there)}")
+    unknown = (None,) * len(there)
+    rows = zip(*(own.get(label, unknown) for label in target.labels), strict=True)
+    seen: dict[tuple[float | int | str | None, ...], Value] = {}
+    values = []
+    for at, row in enumerate(rows):  # tokens side by side often have the same label
+        if row not in seen:
+            seen[row] = _value(f"{where}, token {at} of {modality!r}", row, target, classes)
+        values.append(seen[row])
+    return values
+
+
+def _value(where: str, given: Sequence[float | int | str | None], target: Target, classes: Classes) -> Value:
+    """Value of a target, of the labels that hold it."""
     if target.kind == "multilabel":
         return tuple(
-            math.nan if value is None else float(_number(sample, label, value) > 0)
+            math.nan if value is None else float(_number(f"{where}, label {label!r}", value) > 0)
             for label, value in zip(target.labels, given, strict=True)
         )
     (label,), (value,) = target.labels, given
+    where = f"{where}, label {label!r}"
     if target.kind == "regression":
-        number = math.nan if value is None else _number(sample, label, value)
+        number = math.nan if value is None else _number(where, value)
         low, high = target.label_range or (-math.inf, math.inf)
         if number < low or number > high:
-            raise DataError(
-                f"sample {sample.id!r}, label {label!r}: found {number:g}, expected {low:g} to {high:g}"
-            )
+            raise DataError(f"{where}: found {number:g}, expected {low:g} to {high:g}")
         return number
     if value is None:
         return -1
-    classes = Classes(target.classes)
     place = classes.place_of_name(value) if isinstance(value, str) else classes.place_of_number(value)
     if place is None:
-        raise DataError(
-            f"sample {sample.id!r}, label {label!r}: found {shown(value)}, expected one of {classes}"
-        )
+        raise DataError(f"{where}: found {shown(value)}, expected one of {classes}")
     return place
 
 
-def _number(sample: Sample, label: str, value: float | int | str) -> float:
+def _number(where: str, value: float | int | str) -> float:
     if isinstance(value, str):
-        raise DataError(f"sample {sample.id!r}, label {label!r}: found {shown(value)}, expected a number")
+        raise DataError(f"{where}: found {shown(value)}, expected a number")
     return float(value)
 
 
 def further_targets(samples: Sequence[Sample], task: Task) -> dict[str, Tensor]:
     """Values of every further target of a task, as `Batch.further` has them."""
-    return {
-        target.name: torch.tensor(
-            [value_of(sample, target) for sample in samples],
-            dtype=torch.int64 if target.has_one_class else torch.float64,
-        )
-        for target in task.further
-    }
+    return {target.name: _values(samples, target) for target in task.further}
+
+
+def _values(samples: Sequence[Sample], target: Target) -> Tensor:
+    """Values of one target; those of tokens padded to the length that the modality has in a batch."""
+    dtype = torch.int64 if target.has_one_class else torch.float64
+    if target.tokens is None:
+        return torch.tensor([value_of(sample, target) for sample in samples], dtype=dtype)
+    longest = max([1, *(len(sample.features.get(target.tokens, ())) for sample in samples)])
+    shape = (len(samples), longest, *((len(target.classes),) if target.kind == "multilabel" else ()))
+    values = torch.full(shape, -1 if target.has_one_class else math.nan, dtype=dtype)
+    for row, sample in enumerate(samples):
+        own = _values_of_tokens(sample, target, target.tokens)
+        if own:
+            values[row, : len(own)] = torch.tensor(own, dtype=dtype)
+    return values
 
 
 def further_scales(train: Split, task: Task) -> dict[str, TargetScale]:
-    """Scale of every further target that is a regression, over the samples of train that have it."""
+    """Scale of every further target that is a regression, over what of train has it, samples or tokens."""
     values: dict[str, list[float]] = {
         target.name: [] for target in task.further if target.kind == "regression"
     }
     for sample in train if values else ():
         for target in task.further:
-            value = value_of(sample, target) if target.name in values else math.nan
-            if isinstance(value, float) and not math.isnan(value):
-                values[target.name].append(value)
+            if target.name in values:
+                found = (value for value in _checked(sample, target) if isinstance(value, float))
+                values[target.name] += [value for value in found if not math.isnan(value)]
     return {name: TargetScale.of(found) for name, found in values.items()}

@@ -156,6 +156,9 @@ class WithheldSplit:
                 features={name: sample.features[name] for name in names},
                 times={name: sample.times[name] for name in names if name in sample.times},
                 tokens={name: sample.tokens[name] for name in names if name in sample.tokens},
+                token_labels={
+                    name: sample.token_labels[name] for name in names if name in sample.token_labels
+                },
             )
         masks = {name: self.kept_tokens[name][row] for name in names}
         return replace(
@@ -166,6 +169,14 @@ class WithheldSplit:
                 name: tuple(compress(sample.tokens[name], mask))
                 for name, mask in masks.items()
                 if name in sample.tokens
+            },
+            token_labels={
+                name: {
+                    label: tuple(compress(values, mask))
+                    for label, values in sample.token_labels[name].items()
+                }
+                for name, mask in masks.items()
+                if name in sample.token_labels
             },
         )
 

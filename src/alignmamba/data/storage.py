@@ -332,6 +332,8 @@ class Shard:
                 record = self._record(line, number)
                 records.append((record["id"], record.get("group")))
                 self._annotated |= not record.keys() <= {"id", "group"}
+                for name, by_label in record.get("token_labels", {}).items():
+                    self._check_token_labels(number, name, by_label)
                 for name, words in record.get("tokens", {}).items():
                     is_list = isinstance(words, list) and all(isinstance(word, str) for word in words)
                     if name not in self.offsets or not is_list:
@@ -348,6 +350,21 @@ class Shard:
         self.groups: tuple[str | None, ...] = tuple(group for _, group in records)
         self._lines = np.array(lines, dtype=np.int64)
 
+    def _check_token_labels(self, number: int, name: str, by_label: Any) -> None:
+        """Compare the labels of the tokens of a modality with its positions."""
+        if name not in self.offsets or not isinstance(by_label, dict):
+            found = f"expected labels by name per modality, found {name!r}"
+            raise self._wrong(number, f"token_labels: {found}")
+        positions = np.diff(self.offsets[name][number - 1 : number + 1])
+        for label, values in by_label.items():
+            where = f"token_labels of {name!r}, label {label!r}"
+            if not isinstance(values, list) or not all(
+                value is None or isinstance(value, str | int | float) for value in values
+            ):
+                raise self._wrong(number, f"{where}: expected a list of numbers, texts or nulls")
+            if len(positions) and len(values) != positions[0]:
+                raise self._wrong(number, f"{where}: {len(values)} of them, expected one per position")
+
     def _wrong(self, number: int, problem: str) -> DataError:
         return DataError(f"{self.strings}, line {number}: {problem}")
 
@@ -355,7 +372,8 @@ class Shard:
         record = parse_json(line, f"{self.strings}, line {number}")
         if not (isinstance(record, dict) and isinstance(record.get("id"), str)):
             raise self._wrong(number, "expected an object with a string 'id'")
-        for key, kind in (("group", str), ("text", str), ("tokens", dict), ("labels", dict)):
+        kinds = {"group": str, "text": str, "tokens": dict, "labels": dict, "token_labels": dict}
+        for key, kind in kinds.items():
             if key in record and not isinstance(record[key], kind):
                 found = type(record[key]).__name__
                 raise self._wrong(number, f"{key}: expected {kind.__name__}, found {found}")
@@ -371,7 +389,7 @@ class Shard:
         return values
 
     def annotations(self, row: int) -> dict[str, Any]:
-        """Fields ``tokens``, ``text``, ``group`` and ``labels``, as fields of a `Sample`."""
+        """Fields ``tokens``, ``text``, ``group``, ``labels`` and ``token_labels``, as those of a `Sample`."""
         if not self._annotated:
             return {"group": self.groups[row]}
         with self.strings.open("rb") as file:
@@ -382,6 +400,10 @@ class Shard:
             "text": record.get("text"),
             "group": record.get("group"),
             "labels": record.get("labels", {}),
+            "token_labels": {
+                name: {label: tuple(values) for label, values in by_label.items()}
+                for name, by_label in record.get("token_labels", {}).items()
+            },
         }
 
     def blocks(self, key: str) -> Iterator[tuple[range, np.ndarray]]:

@@ -24,6 +24,8 @@ from alignmamba.errors import ConfigError, DataError, first_fault, shown
 
 LABEL_BITS = 256
 """A whole number among the labels besides the target may have as many."""
+TokenLabels = dict[str, list[float | int | str | None]]
+"""Labels of the tokens of one modality of a sample, by name."""
 _INT32_MAX = np.iinfo(np.int32).max
 
 
@@ -53,12 +55,22 @@ class SplitArrays:
     """Labels besides the targets, by name, for analysis and export; ``None`` or NaN where unknown. Nothing is
     trained on them.
     """
+    token_labels: Mapping[str, Mapping[str, Sequence[Sequence[float | int | str | None] | None]]] = field(
+        default_factory=dict
+    )
+    """Per modality, labels of its tokens by name: of each sample a list or an array with one for each token,
+    ``None`` or NaN where unknown; ``None`` for a sample without any."""
 
     def lists(self) -> Iterator[tuple[str, Any]]:
         """All lists that are given, with what messages call them."""
         for entry in fields(self):
             given = getattr(self, entry.name)
-            if isinstance(given, Mapping):
+            if entry.name == "token_labels":
+                for modality, labels in given.items():
+                    yield from (
+                        (f"token_labels[{modality!r}][{name!r}]", values) for name, values in labels.items()
+                    )
+            elif isinstance(given, Mapping):
                 yield from ((f"{entry.name}[{name!r}]", values) for name, values in given.items())
             elif given is not None:
                 yield entry.name, given
@@ -68,7 +80,7 @@ class SplitArrays:
 
         def each(given: Any) -> Any:
             if isinstance(given, Mapping):
-                return {name: change(values) for name, values in given.items()}
+                return {name: each(values) for name, values in given.items()}
             return None if given is None else change(given)
 
         return SplitArrays(**{entry.name: each(getattr(self, entry.name)) for entry in fields(self)})
@@ -111,11 +123,14 @@ def split_arrays(role: str, split: SplitArrays | Mapping[str, Any]) -> SplitArra
                 f"{where}: expected 'features' and perhaps others of {known}, found {list(split)}"
             )
         split = SplitArrays(**split)
-    for kind in ("features", "times", "tokens", "labels"):
+    for kind in ("features", "times", "tokens", "labels", "token_labels"):
         check_mapping(f"{where}: {kind}", getattr(split, kind))
+    for name, labels in split.token_labels.items():
+        check_mapping(f"{where}: token_labels[{name!r}]", labels)
     if not split.features:
         raise DataError(f"{where}: features: expected at least one modality, found none")
-    for kind, given in (("times", split.times), ("tokens", split.tokens)):
+    for kind in ("times", "tokens", "token_labels"):
+        given = getattr(split, kind)
         if unknown := [name for name in given if name not in split.features]:
             raise DataError(f"{where}: {kind}: no modality {unknown[0]!r}, only {list(split.features)}")
     split = split.changed(by_position)
@@ -324,22 +339,46 @@ def _stored_labels(where: str, given: Mapping[str, Any]) -> dict[str, float | in
     """Labels besides the target, as JSON can hold them, without those that are unknown."""
     known: dict[str, float | int | str] = {}
     for name, wrapped in given.items():
-        label = plain_scalar(wrapped)
         _text(f"{where}: name of a label", name)
-        if isinstance(label, str):
-            known[name] = _text(f"{where}, label {name!r}", label)
-        elif is_integer(label):
-            if int(label).bit_length() > LABEL_BITS:
-                raise DataError(
-                    f"{where}, label {name!r}: expected a number of at most {LABEL_BITS} bits, found"
-                    f" {shown(int(label))}"
-                )
-            known[name] = int(label)
-        elif isinstance(label, float | np.floating) and not np.isinf(label):
-            if not np.isnan(label):
-                known[name] = float(label)
-        elif label is not None:
-            raise DataError(f"{where}, label {name!r}: expected a finite number or text, found {label!r:.80}")
+        if (label := _stored_label(f"{where}, label {name!r}", wrapped)) is not None:
+            known[name] = label
+    return known
+
+
+def _stored_label(where: str, wrapped: Any) -> float | int | str | None:
+    """One label, as JSON can hold it; ``None`` where it is unknown."""
+    label = plain_scalar(wrapped)
+    if isinstance(label, str):
+        return _text(where, label)
+    if is_integer(label):
+        if int(label).bit_length() > LABEL_BITS:
+            raise DataError(
+                f"{where}: expected a number of at most {LABEL_BITS} bits, found {shown(int(label))}"
+            )
+        return int(label)
+    if isinstance(label, float | np.floating) and not np.isinf(label):
+        return None if np.isnan(label) else float(label)
+    if label is not None:
+        raise DataError(f"{where}: expected a finite number or text, found {label!r:.80}")
+    return None
+
+
+def _stored_token_labels(where: str, given: Mapping[str, Any], length: int) -> TokenLabels:
+    """Labels of the tokens of one modality, of those names of which any is known."""
+    known: TokenLabels = {}
+    for name, labels in given.items():
+        _text(f"{where}: name of a label", name)
+        place = f"{where}, label {name!r}"
+        if labels is None:
+            continue
+        if isinstance(labels, str) or not (hasattr(labels, "__len__") and hasattr(labels, "__iter__")):
+            raise DataError(f"{place}: expected a list of {length} labels, found {shown(labels)}")
+        if len(labels) != length:
+            raise DataError(f"{place}: expected {length}, one for each token, found {len(labels)}")
+        plain = labels.tolist() if isinstance(labels, np.ndarray) else list(labels)
+        found = [_stored_label(f"{place}, token {at}", label) for at, label in enumerate(plain)]
+        if any(label is not None for label in found):
+            known[name] = found
     return known
 
 
@@ -413,6 +452,7 @@ class CheckedSample:
     text: str | None
     group: str | None
     labels: Mapping[str, float | int | str]
+    token_labels: Mapping[str, TokenLabels]
 
 
 class CheckedSplits:
@@ -517,6 +557,7 @@ class CheckedSplits:
             values: dict[str, np.ndarray | None] = {}
             times: dict[str, np.ndarray] = {}
             tokens: dict[str, list[str]] = {}
+            token_labels: dict[str, TokenLabels] = {}
             for modality in self._modalities:
                 name, whose = modality.name, place(role, identity, modality.name)
                 values[name] = stored = modality.stored(
@@ -528,6 +569,9 @@ class CheckedSplits:
                 spoken = split.tokens[name][row] if name in split.tokens else None
                 if spoken is not None and (words := _stored_tokens(whose, spoken, length)):
                     tokens[name] = words
+                own = {label: given[row] for label, given in split.token_labels.get(name, {}).items()}
+                if found_labels := _stored_token_labels(whose, own, length):
+                    token_labels[name] = found_labels
             if all(stored is None for stored in values.values()):
                 if self._skip_empty:
                     continue
@@ -544,6 +588,7 @@ class CheckedSplits:
                 text=_known_text(f"{where}: text", split.texts, row),
                 group=_known_text(f"{where}: group", split.groups, row),
                 labels=_stored_labels(where, {name: given[row] for name, given in split.labels.items()}),
+                token_labels=token_labels,
             )
         if not found:
             raise DataError(

@@ -42,6 +42,9 @@ class NamedSplit:
             features={new: sample.features[old] for old, new in self.names.items() if old in sample.features},
             times={new: sample.times[old] for old, new in self.names.items() if old in sample.times},
             tokens={new: sample.tokens[old] for old, new in self.names.items() if old in sample.tokens},
+            token_labels={
+                new: sample.token_labels[old] for old, new in self.names.items() if old in sample.token_labels
+            },
         )
 
     def __iter__(self) -> Iterator[Sample]:

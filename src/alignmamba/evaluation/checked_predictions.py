@@ -15,13 +15,13 @@ def checked_labels(
         raise DataError("targets: found no known target, expected one to score")
     if not predictions.ids:
         raise DataError("predictions: found no sample, expected one to score")
-    shape = (len(predictions.ids), len(task.classes))
+    shape = (len(predictions.row_ids), len(task.classes))
     truth = np.asarray(predictions.targets, dtype=np.float64)
     probable = np.asarray(predictions.prediction, dtype=np.float64)
     for what, found in (("targets", truth), ("predictions", probable)):
         if found.shape != shape:
             raise DataError(f"{what}: expected shape {shape}, found {found.shape}")
-    _refuse_nonfinite("predictions", probable.sum(axis=1), predictions.ids)
+    _refuse_nonfinite("predictions", probable.sum(axis=1), predictions.row_ids)
     return truth, probable
 
 
@@ -34,8 +34,8 @@ def checked_values(predictions: Predictions) -> tuple[NDArray[np.float64], NDArr
             f"predictions: expected shape {targets.shape}, one value per sample, found {predicted.shape}"
         )
     truth = targets.astype(np.float64)
-    _refuse_nonfinite("targets", truth, predictions.ids)
-    _refuse_nonfinite("predictions", predicted, predictions.ids)
+    _refuse_nonfinite("targets", truth, predictions.row_ids)
+    _refuse_nonfinite("predictions", predicted, predictions.row_ids)
     return truth, predicted
 
 
@@ -49,14 +49,14 @@ def checked_classes(
         raise DataError(
             f"predictions: expected shape {(len(targets), len(task.classes))}, found {probabilities.shape}"
         )
-    _refuse_nonfinite("predictions", probabilities.sum(axis=1), predictions.ids)
+    _refuse_nonfinite("predictions", probabilities.sum(axis=1), predictions.row_ids)
     truth = targets.astype(np.int64)
     outside = np.flatnonzero((truth < 0) | (truth >= len(task.classes)) | (truth != targets))
     if outside.size:
         row = int(outside[0])
         raise DataError(
-            f"targets: sample {predictions.ids[row]!r} has class {targets[row]}, expected an integer in [0,"
-            f" {len(task.classes)})"
+            f"targets: sample {predictions.row_ids[row]!r} has class {targets[row]}, expected an integer in"
+            f" [0, {len(task.classes)})"
         )
     return truth, probabilities
 
@@ -67,8 +67,8 @@ def _targets(predictions: Predictions) -> NDArray[np.generic]:
     targets = np.asarray(predictions.targets)
     if targets.size == 0:
         raise DataError("predictions: found no sample, expected one to score")
-    if targets.shape != (len(predictions.ids),):
-        raise DataError(f"targets: expected shape {(len(predictions.ids),)}, found {targets.shape}")
+    if targets.shape != (len(predictions.row_ids),):
+        raise DataError(f"targets: expected shape {(len(predictions.row_ids),)}, found {targets.shape}")
     return targets
 
 

@@ -130,8 +130,9 @@ def score(task: Task | Target, predictions: Predictions) -> dict[str, float]:
 
     Returns:
         Metric name to value; those of a further target stand after its name and a dot, and are of the samples
-        that have the target. Those of one label of a multilabel have its class in brackets. A metric that the
-        data leaves undefined is NaN, see `undefined`.
+        that have the target. Those of one label of a multilabel have its class in brackets. Where tokens
+        have the target, a metric that is a mean is the mean over samples of the mean over a sample's tokens;
+        others are computed on all tokens. A metric that the data leaves undefined is NaN, see `undefined`.
 
     Raises:
         DataError: If there is no sample, no target, or a value that is not finite or not of the task's shape.
@@ -149,6 +150,9 @@ def score(task: Task | Target, predictions: Predictions) -> dict[str, float]:
 def _own_scores(task: Task | Target, predictions: Predictions) -> dict[str, float]:
     given = _checked(task, predictions)
     found = {name: METRICS[name](*given(METRICS[name])) for name in metric_names(task)}
+    if predictions.lengths is not None:
+        scores = {name: sample_scores(task, predictions, name) for name in found}
+        found |= {name: _mean(each) for name, each in scores.items() if each is not None}
     for column, label in enumerate(task.classes if task.kind == "multilabel" else ()):
         for name in OF_A_LABEL:
             truth, said = given(METRICS[name])
@@ -187,8 +191,14 @@ def part_of(target: Target, predictions: Predictions) -> Predictions | None:
     if said is None:
         return None
     predicted = np.asarray(said.prediction, dtype=np.float64)
-    answered = ~np.isnan(predicted).reshape(len(predicted), -1).any(axis=1)
-    alone = Predictions(ids=predictions.ids, prediction=predicted, targets=said.targets, called=said.called)
+    answered = ~np.isnan(predicted if predicted.ndim > 1 else predicted[:, None]).any(axis=1)
+    alone = Predictions(
+        ids=predictions.ids,
+        prediction=predicted,
+        targets=said.targets,
+        called=said.called,
+        lengths=said.lengths,
+    )
     return _rows(alone, answered & _known_rows(target, np.asarray(said.targets)))
 
 
@@ -211,12 +221,18 @@ def _known_rows(task: Task | Target, targets: Values) -> NDArray[np.bool_]:
 
 
 def _rows(predictions: Predictions, chosen: NDArray[np.bool_]) -> Predictions:
-    """Predictions of some samples, without further targets."""
+    """Predictions of some samples, or of those that have any of some tokens, without further targets."""
+    here, lengths = chosen, None
+    if predictions.lengths is not None:
+        owners = np.repeat(np.arange(len(predictions.ids)), predictions.lengths)
+        counts = np.bincount(owners[chosen], minlength=len(predictions.ids))
+        here, lengths = counts > 0, counts[counts > 0]
     return Predictions(
-        ids=tuple(np.asarray(predictions.ids, dtype=object)[chosen].tolist()),
+        ids=tuple(np.asarray(predictions.ids, dtype=object)[here].tolist()),
         prediction=np.asarray(predictions.prediction)[chosen],
         targets=np.asarray(predictions.targets)[chosen],
         called=None if predictions.called is None else predictions.called[chosen],
+        lengths=lengths,
     )
 
 
@@ -249,23 +265,47 @@ def nonfinite_problem(predictions: Predictions) -> str | None:
 
 def sample_scores(task: Task | Target, predictions: Predictions, metric: str) -> NDArray[np.float64] | None:
     """(samples,) scores whose mean is the metric, of ``acc2_non0`` for targets that are not zero; None for a
-    metric that is no mean over samples.
+    metric that is no mean over samples. The score of a sample with a target for each token is the mean over
+    its tokens.
 
     Raises:
         ConfigError: If the task has no such metric.
         DataError: As for `score`.
     """
     known = _known(task, metric)
-    return None if known.samples is None else known.samples(*_checked(task, predictions)(known))
+    if known.samples is None:
+        return None
+    predictions = known_part(task, predictions)
+    truth, predicted = _checked(task, predictions)(known)
+    if predictions.lengths is None:
+        return known.samples(truth, predicted)
+    scores = [known.samples(truth[rows], predicted[rows]) for rows in _tokens_of(predictions.lengths)]
+    return np.array([_mean(each) for each in scores if each.size])
 
 
 def row_metric(
     task: Task | Target, predictions: Predictions, metric: str
 ) -> Callable[[NDArray[np.int64]], float]:
-    """The metric as a function of the rows it is computed on; raises as `sample_scores`."""
+    """The metric as a function of the samples it is computed on; raises as `sample_scores`. Where tokens have
+    targets, it is computed on all tokens of these samples.
+    """
     known = _known(task, metric)
+    predictions = known_part(task, predictions)
     truth, predicted = _checked(task, predictions)(known)
-    return lambda rows: known(truth[rows], predicted[rows])
+    if predictions.lengths is None:
+        return lambda rows: known(truth[rows], predicted[rows])
+    tokens = _tokens_of(predictions.lengths)
+
+    def of_tokens(rows: NDArray[np.int64]) -> float:
+        drawn = np.concatenate([tokens[row] for row in rows])
+        return known(truth[drawn], predicted[drawn])
+
+    return of_tokens
+
+
+def _tokens_of(lengths: NDArray[Any]) -> list[NDArray[np.int64]]:
+    """Rows of the tokens of each sample."""
+    return np.split(np.arange(int(lengths.sum())), np.cumsum(lengths)[:-1])
 
 
 def confusion_matrix(task: Task, predictions: Predictions) -> NDArray[np.int64]:

@@ -74,6 +74,15 @@ def interval_note(*, fewest: int) -> str:
     )
 
 
+def tokens_note(samples: int, tokens: int) -> str:
+    """Sentences on what a sample is where tokens have targets."""
+    return (
+        f"Tokens of a sample are not independent: intervals and tests are over the {samples} samples, not"
+        f" over their {tokens} tokens with a target. The score of a sample is the mean over its tokens."
+        " Metrics that are no means are computed on all tokens of samples that are drawn whole."
+    )
+
+
 def folds_note(folds: int) -> str:
     """Sentences on how intervals and tests know that folds share training samples."""
     return (

@@ -146,9 +146,7 @@ def _written(foreign: Foreign, target: Path, nonfinite: str, *, name: str | None
     with temporary_directory(target) as directory:
         write(directory / "kept", foreign.splits, **as_read)
         kept = load_corpus(directory / "kept", nonfinite="mean", verify=False)
-        splits = {
-            role: _arrays_of(split, kept, foreign.splits[role].labels) for role, split in kept.splits.items()
-        }
+        splits = {role: _arrays_of(split, kept, foreign.splits[role]) for role, split in kept.splits.items()}
         sizes = {spec.name: spec.dim for spec in kept.modalities if spec.kind == "tokens"}
         return write(target, splits, vocabulary_sizes=sizes, overwrite=overwrite)
 
@@ -250,8 +248,8 @@ def _reported_in_unicode(foreign: Foreign) -> Foreign:
     )
 
 
-def _arrays_of(split: Split, corpus: Corpus, labels: Collection[str]) -> SplitArrays:
-    """A split of an archive, as it is written again, with the labels of those names."""
+def _arrays_of(split: Split, corpus: Corpus, given: SplitArrays) -> SplitArrays:
+    """A split of an archive, as it is written again, with the labels of the names that were given."""
     latest: Callable[[int], Any] = lru_cache(maxsize=1)(split.__getitem__)
     kinds = {spec.name: spec.kind for spec in corpus.modalities}
 
@@ -273,6 +271,9 @@ def _arrays_of(split: Split, corpus: Corpus, labels: Collection[str]) -> SplitAr
 
         return {name: rows(partial(entry, name)) for name in names}
 
+    def of_tokens(name: str, label: str, row: int) -> Any:
+        return latest(row).token_labels.get(name, {}).get(label)
+
     return SplitArrays(
         features={name: rows(partial(features, name)) for name in kinds},
         targets=rows(target) if is_labelled(split) else None,
@@ -281,5 +282,9 @@ def _arrays_of(split: Split, corpus: Corpus, labels: Collection[str]) -> SplitAr
         tokens=by_name("tokens", kinds),
         texts=rows(lambda row: latest(row).text),
         groups=rows(lambda row: latest(row).group),
-        labels=by_name("labels", labels),
+        labels=by_name("labels", given.labels),
+        token_labels={
+            name: {label: rows(partial(of_tokens, name, label)) for label in labels}
+            for name, labels in given.token_labels.items()
+        },
     )

@@ -23,6 +23,8 @@ from alignmamba.training.objective import Objective
 class AlignMamba2Config(FusionConfig, MambaConfig):
     """Everything that defines AlignMamba-2; the fields of the Mamba backbone stand at the top level."""
 
+    no_tokens = ""
+
     transport: Annotated[float, Field(ge=0)] = 0.001
     """Weight of the transport distance between two modalities' tokens."""
     regularisation: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 0.05
@@ -65,15 +67,21 @@ class AlignMamba2(Fusion[AlignMamba2Config]):
             )
             for tokens, mark in zip(self._with_absent(encoded).values(), marks, strict=True)
         ]
-        joined, mask, _ = concatenate(list(reversed(streams)))
+        joined, mask, stream = concatenate(list(reversed(streams)))
         tokens, kinds = joined.split([self.config.d_model, len(encoded)], 2)
-        embedding = self._pooled(self.backbone(tokens, mask, kinds), mask)
+        read = self.backbone(tokens, mask, kinds)
+        embedding = self._pooled(read, mask)
         extras = {
             f"{part} of {name}": value
             for name, s in encoded.items()
             for part, value in (("tokens", s.x), ("mask", s.mask))
         }
-        return Output(prediction=self.head(embedding), embedding=embedding, extras=extras)
+        return Output(
+            prediction=self.head(embedding),
+            embedding=embedding,
+            tokens=self._tokens(read, mask, stream, encoded),
+            extras=extras,
+        )
 
 
 class AlignedInTraining(Objective):

@@ -2,12 +2,13 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Self
 
 import torch
+from pydantic import model_validator
 from torch import Tensor
 
-from alignmamba.contracts import Batch, FollowsTraining, Output, Plan
+from alignmamba.contracts import Batch, FollowsTraining, Output, Plan, TokenVectors
 from alignmamba.errors import ConfigError, ShapeError
 from alignmamba.models.encoded import Encoded, FusionConfig, Head, ReadsTokens
 from alignmamba.nn.alignment import (
@@ -56,6 +57,7 @@ class AlignMambaConfig(FusionConfig, MambaConfig):
     """``default``, chosen by measurement; ``0.1``, the default of version 0.1; and ``paper``, the paper's
     equations to the letter (docs/decisions.md)."""
 
+    no_tokens = ""
     SILENT: ClassVar[Mapping[str, Any]] = {
         **FusionConfig.SILENT,
         "contrast": {"weight": 0.0},
@@ -81,6 +83,18 @@ class AlignMambaConfig(FusionConfig, MambaConfig):
     """Fall of the time weight while training."""
     transport_loss: TransportLossConfig = TransportLossConfig()
     """Transport distance of encoded tokens: a loss by which local alignment learns."""
+
+    @model_validator(mode="after")
+    def _tokens_are_of_the_anchor(self) -> Self:
+        first = self.anchors[0]
+        for target in self.task.further:
+            if target.tokens not in (None, first) and self.local.method != "none":
+                raise ValueError(
+                    f"targets.{target.name}: found tokens of {target.tokens!r}, expected of the first anchor"
+                    f" {first!r}, to which others are moved; anchor_order names another, and local.method"
+                    " 'none' moves nothing"
+                )
+        return self
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,7 +197,11 @@ class AlignMamba(ReadsTokens[AlignMambaConfig], FollowsTraining):
             masks = [fused.mask & (fused.stream == place) for place in range(self._scopes)]
         embedding = torch.cat([self._pooled(read, mask) for mask in masks], 1)
         return Output(
-            prediction=self.head(embedding), losses=fused.losses, embedding=embedding, plans=fused.plans
+            prediction=self.head(embedding),
+            losses=fused.losses,
+            embedding=embedding,
+            tokens=self._tokens_of(read, fused, encoded),
+            plans=fused.plans,
         )
 
     def _tokens_read(self, encoded: Encoded) -> tuple[Encoded, Mapping[str, Tensor]]:
@@ -203,6 +221,29 @@ class AlignMamba(ReadsTokens[AlignMambaConfig], FollowsTraining):
                 own = own.where(rows, returned(stream, tokens, anchor, fused.plans.get(name)))
             outputs[name] = own
         return outputs, fused.losses
+
+    def _tokens_of(self, read: Tensor, fused: FusedTokens, encoded: Encoded) -> dict[str, TokenVectors]:
+        """Vectors of tokens: what stands at their own positions, or side by side what all modalities have at
+        the times of the anchor.
+        """
+        if not self.config.task.labelled_tokens:
+            return {}
+        count = self._streams_of_token
+        return self._tokens(
+            read.unflatten(1, (-1, count)).flatten(2),
+            fused.mask[:, count - 1 :: count],
+            fused.stream[:, count - 1 :: count],
+            encoded,
+        )
+
+    @property
+    def _streams_of_token(self) -> int:
+        """Number of positions that a token is predicted from."""
+        return self._scopes if self.config.local.method != "none" else 1
+
+    @property
+    def token_width(self) -> int:
+        return self._streams_of_token * self.config.d_model
 
     def fused_tokens(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """The sequence that the backbone reads, (batch, time, d_model), and its mask: input for `step`."""

@@ -11,10 +11,10 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from alignmamba.contracts import Batch, ModalitySpec, Name, Output, Sequences
+from alignmamba.contracts import Batch, ModalitySpec, Name, Output, Sequences, TokenVectors
 from alignmamba.models.heads import Head
 from alignmamba.models.network import Network, NetworkConfig, is_pretrained, merged
-from alignmamba.nn.alignment import Tokens, since_first
+from alignmamba.nn.alignment import Tokens, picked, since_first
 from alignmamba.nn.encoders import EmbeddingEncoder, Encoder, EncoderConfig, encoder_of, group_mean
 from alignmamba.nn.language import (
     AnyEncoderConfig,
@@ -226,6 +226,36 @@ class Fusion(Network[ConfigT], ABC):
             x = torch.where(missing.unsqueeze(-1), self.absent_tokens[name].to(tokens.x.dtype), tokens.x)
             streams[name] = Tokens(x, tokens.mask | missing, tokens.times)
         return streams
+
+    def _tokens(
+        self, read: Tensor, mask: Tensor, stream: Tensor, encoded: Encoded
+    ) -> dict[str, TokenVectors]:
+        """Vectors of the encoded tokens of each modality whose tokens have a target.
+
+        Args:
+            read: (batch, time, channel), one sequence of all modalities.
+            mask: (batch, time) bool, its valid positions.
+            stream: (batch, time) int64, the place of each position's modality in the reverse of the anchor
+                order.
+            encoded: Tokens of each modality.
+        """
+        found = {}
+        for name in self.config.task.labelled_tokens:
+            place = len(self.config.anchors) - 1 - self.config.anchors.index(name)
+            own = encoded[name].mask
+            # a modality that is missing may have a position, of its absent token
+            chosen = mask & (stream == place) & own.any(1, keepdim=True)
+            x, there = picked(read, chosen, own.shape[1])
+            found[name] = TokenVectors(x=x, mask=there)
+        return found
+
+    def _stream_tokens(self, read: Mapping[str, Tensor], encoded: Encoded) -> dict[str, TokenVectors]:
+        """The same of a network that has a sequence for each modality, (batch, time, channel)."""
+        found = {}
+        for name in self.config.task.labelled_tokens:
+            mask = encoded[name].mask
+            found[name] = TokenVectors(x=read[name][:, : mask.shape[1]], mask=mask)
+        return found
 
     @property
     def _weight(self) -> Tensor:

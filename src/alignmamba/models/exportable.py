@@ -51,6 +51,12 @@ class TensorsIn(nn.Module):
         super().__init__()
         if model.unexported:
             raise ConfigError(f"export: {type(model).__name__} cannot be exported: it {model.unexported}")
+        for target in model.config.task.further:
+            if target.tokens is not None:
+                raise ConfigError(
+                    f"export: targets.{target.name}: found a value for each token of {target.tokens!r},"
+                    " expected one for each sample"
+                )
         self.model = model
         self.as_predicted = as_predicted
         self.names = tuple(modality.name for modality in model.config.modalities)

@@ -84,17 +84,25 @@ class Thresholds(nn.Module):
 
 
 class FurtherHeads(nn.Module):
-    """A head on the embedding for each further target, for a regression in deviations from its mean.
+    """A head for each further target, on the embedding or on that of each token, for a regression in
+    deviations from its mean.
 
     Args:
         width: Channels of the embedding.
         targets: Targets to predict.
+        token_width: Channels of the embedding of a token.
     """
 
-    def __init__(self, width: int, targets: Sequence[Target]) -> None:
+    def __init__(self, width: int, targets: Sequence[Target], token_width: int) -> None:
         super().__init__()
-        self.heads = nn.ModuleDict({target.name: Head(width, target, dropout=0.0) for target in targets})
+        widths = {target.name: width if target.tokens is None else token_width for target in targets}
+        self.heads = nn.ModuleDict(
+            {target.name: Head(widths[target.name], target, dropout=0.0) for target in targets}
+        )
 
     def of(self, target: Target, embedding: Tensor) -> Tensor:
-        """(batch, width) to (batch,) deviations of a regression, else to (batch, classes) scores."""
-        return cast(Tensor, self.heads[target.name](embedding))
+        """(batch, width) to (batch,) deviations of a regression, else to (batch, classes) scores; of tokens
+        (batch, time, width) to the same with time behind the batch.
+        """
+        prediction = cast(Tensor, self.heads[target.name](embedding.flatten(0, -2)))
+        return prediction.unflatten(0, embedding.shape[:-1]) if embedding.ndim > 2 else prediction

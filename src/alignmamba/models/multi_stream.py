@@ -33,9 +33,15 @@ class _MultiStream(ReadsTokens[ConfigT], ABC):
     def _tokens_read(self, encoded: Encoded) -> tuple[Encoded, Mapping[str, Tensor]]:
         return without_absent(self._streams(encoded), encoded), {}
 
+    @property
+    def token_width(self) -> int:
+        return self.read_width
+
 
 class MultiStreamMambaConfig(FusionConfig, MambaConfig):
     """Everything that defines a multi-stream Mamba; the fields of the backbones stand at the top level."""
+
+    no_tokens = ""
 
 
 class MultiStreamMamba(_MultiStream[MultiStreamMambaConfig]):
@@ -70,8 +76,10 @@ class MultiStreamMamba(_MultiStream[MultiStreamMambaConfig]):
         self.head = Head(len(config.anchors) * config.d_model, config.task, config.dropout)
 
     def _read(self, encoded: Encoded) -> Output:
-        embedding = torch.cat([self._pooled(s.x, s.mask) for s in self._streams(encoded).values()], 1)
-        return Output(prediction=self.head(embedding), embedding=embedding)
+        streams = self._streams(encoded)
+        embedding = torch.cat([self._pooled(s.x, s.mask) for s in streams.values()], 1)
+        tokens = self._stream_tokens({name: s.x for name, s in streams.items()}, encoded)
+        return Output(prediction=self.head(embedding), embedding=embedding, tokens=tokens)
 
     def _streams(self, encoded: Encoded) -> dict[str, Tokens]:
         present = {name: tokens.mask.any(1) for name, tokens in encoded.items()}
@@ -131,6 +139,7 @@ class CrossmodalTransformerConfig(FusionConfig, AttentionConfig):
 
     method = "crossmodal-transformer"
     least_modalities = 2
+    no_tokens = ""
 
 
 class CrossmodalTransformer(_MultiStream[CrossmodalTransformerConfig]):
@@ -160,8 +169,10 @@ class CrossmodalTransformer(_MultiStream[CrossmodalTransformerConfig]):
         self.head = Head(count * (count - 1) * config.d_model, config.task, config.dropout)
 
     def _read(self, encoded: Encoded) -> Output:
-        embedding = torch.cat([self._pooled(s.x, s.mask) for s in self._streams(encoded).values()], 1)
-        return Output(prediction=self.head(embedding), embedding=embedding)
+        streams = self._streams(encoded)
+        embedding = torch.cat([self._pooled(s.x, s.mask) for s in streams.values()], 1)
+        tokens = self._stream_tokens({name: s.x for name, s in streams.items()}, encoded)
+        return Output(prediction=self.head(embedding), embedding=embedding, tokens=tokens)
 
     @property
     def read_width(self) -> int:
@@ -178,6 +189,9 @@ class LateFusionConfig(FusionConfig, MambaConfig):
 
     A missing modality has no vote, so `absent` decides nothing here.
     """
+
+    method = "late-fusion"
+    no_tokens = "takes the mean of what modalities say, and a token is of one alone"
 
 
 class LateFusion(_MultiStream[LateFusionConfig]):

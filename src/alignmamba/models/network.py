@@ -22,10 +22,12 @@ from alignmamba.contracts import (
     Standardisation,
     TargetScale,
     Task,
+    TokenVectors,
 )
 from alignmamba.errors import ConfigError, DataError, ShapeError
 from alignmamba.models.heads import FurtherHeads, Thresholds
 from alignmamba.models.pretrained import Pretrained
+from alignmamba.models.token_targets import of_raw_tokens, refuse_tokens
 from alignmamba.nn.alignment import Tokens
 from alignmamba.nn.encoders import Standardise
 from alignmamba.ops.backends import exporting
@@ -52,6 +54,8 @@ class NetworkConfig(Config):
     """Reason why it predicts no further targets; empty where it does."""
     one_class: ClassVar[str] = ""
     """Reason why it does not take a task of several labels; empty where it does."""
+    no_tokens: ClassVar[str] = "makes one vector of a sample, not one of each token"
+    """Reason why it predicts no targets of tokens; empty where it does."""
 
     modalities: Annotated[tuple[ModalitySpec, ...], Field(min_length=1)]
     """The modalities the network takes, in the order that breaks ties."""
@@ -59,8 +63,8 @@ class NetworkConfig(Config):
     """Task to predict."""
     anchor_order: tuple[Name, ...] = ()
     """Modalities in the order of preference as anchor: a sample is aligned to the first one it has. Those not
-    named follow; empty means text, audio, video, then the order of `modalities`. In one sequence streams
-    stand in the reverse order."""
+    named follow; empty means those whose tokens have a target, then text, audio, video, then the order of
+    `modalities`. In one sequence streams stand in the reverse order."""
 
     @model_validator(mode="after")
     def _known_names(self) -> Self:
@@ -81,13 +85,15 @@ class NetworkConfig(Config):
         if self.task.further and self.one_target:
             found = ", ".join(target.name for target in self.task.further)
             raise ValueError(f"targets: found {found}, expected none: {self.method} {self.one_target}")
+        refuse_tokens(self.task, names, method=self.method, reason=self.no_tokens)
         return self
 
     @property
     def anchors(self) -> tuple[str, ...]:
         """All modalities in the order of preference as anchor."""
         names = [modality.name for modality in self.modalities]
-        preferred = self.anchor_order or [name for name in _CONVENTIONAL_ORDER if name in names]
+        usual = (*self.task.labelled_tokens, *_CONVENTIONAL_ORDER)
+        preferred = self.anchor_order or [name for name in dict.fromkeys(usual) if name in names]
         return (*preferred, *(name for name in names if name not in preferred))
 
     def pinned(self) -> Self:
@@ -244,7 +250,7 @@ class Network(Pretrained[ConfigT], ScalesTargets, ABC, metaclass=_Completed):
             {name: Thresholds(len(each.classes)) for name, each in several if each.kind == "multilabel"}
         )
         if targets:
-            self.further_heads = FurtherHeads(self.embedding_width, targets)
+            self.further_heads = FurtherHeads(self.embedding_width, targets, self.token_width)
             self.further_scaling = nn.ModuleDict(
                 {target.name: TargetScaling() for target in targets if target.kind == "regression"}
             )
@@ -255,6 +261,11 @@ class Network(Pretrained[ConfigT], ScalesTargets, ABC, metaclass=_Completed):
         head = self.get_submodule("head")
         assert isinstance(head, nn.Linear)
         return head.in_features
+
+    @property
+    def token_width(self) -> int:
+        """Channels of the vectors of `Output.tokens`, by default as many as the embedding has."""
+        return self.embedding_width
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         """A copy whose weights keep what they say of themselves, such as a learning rate of their own."""
@@ -379,11 +390,19 @@ class Network(Pretrained[ConfigT], ScalesTargets, ABC, metaclass=_Completed):
             example = ", ".join(f"{name!r}: ..." for name in self.config.anchors[:2])
             raise ShapeError(f"batch: expected a Batch, found {found}; make one with Batch.of({{{example}}})")
         out = self._in_label_units(self._predict(batch))
-        further = self._further(batch, out.embedding)
-        return replace(out, further=further, plans=(out.plans or {}) if return_plans else None)
+        tokens = {}
+        for name in self.config.task.labelled_tokens:
+            there = batch.modalities[name].mask if name in batch.modalities else None
+            tokens[name] = of_raw_tokens(out.tokens[name], self.strides[name], there)
+        further = self._further(batch, out.embedding, tokens)
+        return replace(out, further=further, tokens=tokens, plans=(out.plans or {}) if return_plans else None)
 
-    def _further(self, batch: Batch, embedding: Tensor) -> dict[str, Tensor]:
-        """Predictions of the further targets: from the embedding, or from that of a single modality."""
+    def _further(
+        self, batch: Batch, embedding: Tensor, tokens: Mapping[str, TokenVectors]
+    ) -> dict[str, Tensor]:
+        """Predictions of the further targets: from the embedding, from that of a single modality, or from
+        those of its tokens.
+        """
         if self.further_heads is None:
             return {}
         targets = self.config.task.further
@@ -391,7 +410,8 @@ class Network(Pretrained[ConfigT], ScalesTargets, ABC, metaclass=_Completed):
         seen = {name: embedding if name is None else self._alone(batch, name, embedding) for name in names}
         found = {}
         for target in targets:
-            prediction = self.further_heads.of(target, seen[target.modality])
+            read = seen[target.modality] if target.tokens is None else tokens[target.tokens].x
+            prediction = self.further_heads.of(target, read)
             if target.kind == "regression":
                 prediction = self.further_scaling[target.name](prediction)
             found[target.name] = prediction

@@ -32,9 +32,14 @@ class _SingleStream(ReadsTokens[ConfigT]):
         return tokens, mask
 
     def _read(self, encoded: Encoded) -> Output:
-        tokens, mask, _ = self._fused(self._marked(encoded))
-        embedding = self._pooled(self.backbone(tokens, mask), mask)
-        return Output(prediction=self.head(embedding), embedding=embedding)
+        tokens, mask, stream = self._fused(self._marked(encoded))
+        read = self.backbone(tokens, mask)
+        embedding = self._pooled(read, mask)
+        return Output(
+            prediction=self.head(embedding),
+            embedding=embedding,
+            tokens=self._tokens(read, mask, stream, encoded),
+        )
 
     def _tokens_read(self, encoded: Encoded) -> tuple[Encoded, Mapping[str, Tensor]]:
         marked = self._marked(encoded)
@@ -59,6 +64,8 @@ class _SingleStream(ReadsTokens[ConfigT]):
 
 class SingleStreamMambaConfig(FusionConfig, MambaConfig):
     """Everything that defines a single-stream Mamba; the fields of the backbone stand at the top level."""
+
+    no_tokens = ""
 
 
 class SingleStreamMamba(_SingleStream[SingleStreamMambaConfig]):
@@ -88,6 +95,8 @@ class SingleStreamMamba(_SingleStream[SingleStreamMambaConfig]):
 
 class SingleStreamTransformerConfig(FusionConfig, AttentionConfig):
     """Everything that defines a single-stream Transformer; the backbone's fields stand at the top."""
+
+    no_tokens = ""
 
 
 class SingleStreamTransformer(_SingleStream[SingleStreamTransformerConfig]):

@@ -499,6 +499,24 @@ def at_own_places(read: Tensor, mask: Tensor, number: Tensor, streams: Sequence[
     return found
 
 
+def picked(x: Tensor, chosen: Tensor, length: int) -> tuple[Tensor, Tensor]:
+    """The chosen tokens of a sequence in their order, without those between them.
+
+    Args:
+        x: (batch, time, channel).
+        chosen: (batch, time) bool.
+        length: Most that are chosen of a sample.
+
+    Returns:
+        (batch, length, channel), zero behind those of a sample, and its mask.
+    """
+    order = (~chosen).to(torch.int8).argsort(dim=1, stable=True)[:, :length]
+    taken = x.gather(1, order.unsqueeze(-1).expand(-1, -1, x.shape[2]))
+    taken = F.pad(taken, (0, 0, 0, length - order.shape[1]))
+    mask = torch.arange(length, device=x.device) < chosen.sum(1, keepdim=True)
+    return taken.masked_fill(~mask.unsqueeze(-1), 0), mask
+
+
 def _in_order(streams: list[Tokens], place: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """The valid tokens of all streams by their `place`, (batch, sum of times), stable; then padding. Beside
     them their mask and the numbers of their streams.

@@ -188,9 +188,14 @@ def duration(seconds: float) -> str:
 
 
 def _headline(record: Mapping[str, float]) -> list[str]:
-    """The metrics worth a line: accuracy, or the error and the correlation."""
-    names = [f"valid/{name}" for name, metric in METRICS.items() if metric.in_epochs]
-    names = [name for name in names if name in record]
+    """The metrics worth a line: accuracy, or the error and the correlation; those of further targets where
+    the task has no weight.
+    """
+    shown = [name for name, metric in METRICS.items() if metric.in_epochs]
+    names = [f"valid/{name}" for name in shown if f"valid/{name}" in record]
+    if record.get("valid/loss/task") == 0:  # nothing is learned of the task itself
+        ends = tuple(f".{name}" for name in shown)
+        names = [name for name in record if name.startswith("valid/") and name.endswith(ends)]
     return names or ["valid/loss/total"]
 
 

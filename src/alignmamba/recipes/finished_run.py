@@ -31,12 +31,14 @@ from alignmamba.recipes.preparation import as_trained
 from alignmamba.recipes.run_directory import (
     RunDirectory,
     Table,
+    beside,
     check_table,
     corpus_identity,
     joined,
     make_directory,
     missing_table,
     prediction_table,
+    prediction_tables,
     write_table,
 )
 
@@ -253,7 +255,10 @@ def evaluate(
         "references": dict(corpus.references),
         "distance_covered": distance_covered(full, corpus.references),
     }
-    tables = {"predictions": prediction_table(complete, corpus.task)}
+    tables = {
+        beside(Path("predictions"), name).name: table
+        for name, table in prediction_tables(complete, corpus.task).items()
+    }
     if drop:
         changed = score(corpus.task, loaded.predictions(rows, kept))
         report |= {"dropped": list(dict.fromkeys(drop)), "metrics_dropped": changed}
@@ -321,7 +326,8 @@ def predict(
         ignore: Modalities of the corpus to drop. Any other that the run does not know is refused.
 
     Returns:
-        ``out``, ``rows``, the ``splits`` in it, the ``corpus``, and ``modalities`` as of `evaluate`.
+        ``out``, ``tokens`` with the file of each modality whose tokens have a target, ``rows``, the
+        ``splits`` in it, the ``corpus``, and ``modalities`` as of `evaluate`.
         In the corpus of training, samples that training dropped are dropped.
 
     Raises:
@@ -332,19 +338,23 @@ def predict(
     if split is not None:
         _check_role(split)
     loaded = _loaded(run, data, nonfinite, rename, ignore)
-    table, splits = predicted(loaded, split)
-    write_table(path, table)
+    tables, splits = predicted(loaded, split)
+    for name, table in tables.items():
+        write_table(beside(path, name), table)
+    more = {name: str(beside(path, name)) for name in tables if name}
     return {
         "out": str(path),
-        "rows": len(table["id"]),
+        **({"tokens": more} if more else {}),
+        "rows": len(tables[""]["id"]),
         "splits": list(splits),
         "corpus": corpus_identity(loaded.corpus),
         "modalities": loaded.matched.facts(splits.values()),
     }
 
 
-def predicted(loaded: LoadedRun, split: Role | None) -> tuple[Table, Mapping[Role, Split]]:
-    """Table of the predictions of a split, or of all one below another, and the splits in it.
+def predicted(loaded: LoadedRun, split: Role | None) -> tuple[dict[str, Table], Mapping[Role, Split]]:
+    """Tables of the predictions of a split, or of all one below another, by name as `prediction_tables` has
+    them, and the splits in them.
 
     Raises:
         AlignMambaError: If a split is not there or cannot be predicted.
@@ -361,15 +371,16 @@ def predicted(loaded: LoadedRun, split: Role | None) -> tuple[Table, Mapping[Rol
         _check_task(loaded.model, corpus)
     for rows in splits.values():
         _check_nothing_is_empty(rows, loaded.modalities)
-    tables = []
+    tables: dict[str, list[tuple[str, Table]]] = {}
     for role, rows in splits.items():
         predictions = loaded.predictions(rows)
         unanswered = nonfinite_problem(predictions)
         if unanswered is not None:
             raise DataError(f"split {role!r}: {unanswered}; the features may be too large for the model")
-        tables.append((role, prediction_table(predictions, loaded.model.config.task)))
-    table = joined("split", tables)
-    return {"id": table.pop("id"), **table}, splits
+        for name, table in prediction_tables(predictions, loaded.model.config.task).items():
+            tables.setdefault(name, []).append((role, table))
+    found = {name: joined("split", parts) for name, parts in tables.items()}
+    return {name: {"id": table.pop("id"), **table} for name, table in found.items()}, splits
 
 
 def distance_covered(scores: Mapping[str, float | None], references: Mapping[str, float]) -> dict[str, float]:

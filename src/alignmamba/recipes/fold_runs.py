@@ -14,7 +14,14 @@ from alignmamba.evaluation.metrics import score
 from alignmamba.files import replace_file
 from alignmamba.recipes.configuration import RunConfig, refuse_pretraining
 from alignmamba.recipes.display import Shown
-from alignmamba.recipes.run_directory import RunDirectory, plain, prediction_table, to_json, write_table
+from alignmamba.recipes.run_directory import (
+    RunDirectory,
+    beside,
+    plain,
+    prediction_tables,
+    to_json,
+    write_table,
+)
 from alignmamba.recipes.run_records import scored_predictions
 from alignmamba.recipes.training_run import ReadyRun, RunResult, plan, train
 
@@ -112,7 +119,8 @@ def train_folds(
     result = FoldsResult(
         directory=ready.directory, runs=tuple(runs), metrics=score(task, said), samples=len(said.ids)
     )
-    write_table(ready.directory / "predictions_test.csv", prediction_table(said, task))
+    for name, table in prediction_tables(said, task).items():
+        write_table(beside(ready.directory / "predictions_test.csv", name), table)
     record = {"folds": folds, "samples": result.samples, "metrics": {"test": result.metrics}}
     replace_file(ready.directory / FOLDS, to_json(plain(record)).encode())
     return result
@@ -128,11 +136,7 @@ def together(parts: Sequence[Predictions]) -> Predictions:
         targets=np.concatenate(targets) if len(targets) == len(parts) else None,
         called=_called(parts),
         further={
-            name: FurtherPredictions(
-                prediction=np.concatenate([part.further[name].prediction for part in parts]),
-                targets=np.concatenate([part.further[name].targets for part in parts]),
-                called=_called([part.further[name] for part in parts]),
-            )
+            name: _joined([part.further[name] for part in parts])
             for name in parts[0].further
             if name in common
         },
@@ -142,6 +146,19 @@ def together(parts: Sequence[Predictions]) -> Predictions:
 def _called(parts: Sequence[Predictions | FurtherPredictions]) -> np.ndarray | None:
     found = [part.called for part in parts if part.called is not None]
     return np.concatenate(found) if len(found) == len(parts) else None
+
+
+def _joined(parts: Sequence[FurtherPredictions]) -> FurtherPredictions:
+    """Predictions of one further target of all folds."""
+    lengths = [part.lengths for part in parts if part.lengths is not None]
+    times = [part.times for part in parts if part.times is not None]
+    return FurtherPredictions(
+        prediction=np.concatenate([part.prediction for part in parts]),
+        targets=np.concatenate([part.targets for part in parts]),
+        called=_called(parts),
+        lengths=np.concatenate(lengths) if lengths else None,
+        times=np.concatenate(times) if times else None,
+    )
 
 
 def _check_same(place: Path, config: RunConfig, corpus: Corpus) -> None:

@@ -94,10 +94,55 @@ class Run(OpenedRun):
         """
         require("predict", "notebook", "pandas")
         loaded = self._loaded(data, ids=ids, nonfinite=nonfinite, rename=rename, ignore=ignore)
-        table, _ = predicted(loaded, split)
+        table = predicted(loaded, split)[0][""]
         if isinstance(data, Mapping):
             del table["split"]
         return _frame(table, "predict")
+
+    def predict_tokens(
+        self,
+        data: Data | None = None,
+        *,
+        modality: str | None = None,
+        split: Role | None = None,
+        ids: Sequence[str] | None = None,
+        nonfinite: Nonfinite | None = None,
+        rename: Mapping[str, str] = {},
+        ignore: Sequence[str] = (),
+    ) -> "pandas.DataFrame":
+        """Predict every token of a modality, in some data that `predict` takes.
+
+        Args:
+            data: As for `predict`.
+            modality: Modality whose tokens have targets; may be left out where there is one.
+            split: As for `predict`.
+            ids: As for `predict`.
+            nonfinite: As for `predict`.
+            rename: As for `predict`.
+            ignore: As for `predict`.
+
+        Returns:
+            One row per token: id of the sample, split (not of arrays), token from 0, time in seconds where
+            known, and for each target its ``target``, ``prediction`` and probabilities, after its name and a
+            dot.
+
+        Raises:
+            ConfigError: If no target of the run is one of tokens, or not of those of this modality.
+            AlignMambaError: As for `predict`.
+        """
+        require("predict_tokens", "notebook", "pandas")
+        known = self.model.config.task.labelled_tokens
+        if (modality is None and len(known) != 1) or modality not in (None, *known):
+            found = "none" if modality is None else repr(modality)
+            raise ConfigError(
+                f"modality: found {found}, expected"
+                f" {' or '.join(map(repr, known)) or 'a run with targets of tokens'}"
+            )
+        loaded = self._loaded(data, ids=ids, nonfinite=nonfinite, rename=rename, ignore=ignore)
+        table = predicted(loaded, split)[0][modality or known[0]]
+        if isinstance(data, Mapping):
+            del table["split"]
+        return _frame(table, "predict_tokens")
 
     def embed(
         self,

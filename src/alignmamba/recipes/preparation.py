@@ -6,7 +6,7 @@ from typing import Any
 
 from alignmamba.contracts import ROLES, Corpus, Role
 from alignmamba.data.cross_validation import Fold, fold_of, joined
-from alignmamba.data.further_targets import with_further
+from alignmamba.data.further_targets import left_of, with_further
 from alignmamba.data.standardise import finite_means
 from alignmamba.data.training_subset import Subset, subset_of
 from alignmamba.data.validation import TrainSamples, ValidShare
@@ -119,13 +119,27 @@ def _asked(corpus: Corpus, config: RunConfig) -> Corpus:
 
 def seen_by(config: RunConfig, corpus: Corpus) -> Corpus:
     """The corpus with the modalities of a run alone, and with those further targets of its task that the run
-    can have: none that belong to other modalities, and none at all for references.
+    can have: none that belong to other modalities or to their tokens, and none at all for references.
     """
     seen = restricted(corpus, config.modalities)
     names = {None, *_names(seen)}
     lone = config.model in REFERENCES
-    further = tuple(each for each in seen.task.further if each.modality in names and not lone)
+    further = tuple(each for each in seen.task.further if {each.modality, each.tokens} <= names and not lone)
     return replace(seen, task=seen.task.model_copy(update={"further": further}))
+
+
+def narrowed(config: RunConfig, corpus: Corpus, names: tuple[str, ...]) -> tuple[RunConfig, Corpus]:
+    """The same run and its corpus with these modalities alone.
+
+    A target of tokens whose modality is not among them is one of the tokens of another that have such a
+    label, and dropped where there is none.
+    """
+    run = of_modalities(config, names)
+    left = seen_by(run, corpus)
+    kept = {target.name for target in left.task.further}
+    found = left_of(left, {name: given for name, given in run.targets.items() if name not in kept})
+    targets = {name: given for name, given in run.targets.items() if name in kept or name in found}
+    return run.model_copy(update={"targets": targets}), with_further(left, found)
 
 
 def untrained_modalities(corpus: Corpus) -> tuple[str, ...]:
@@ -136,14 +150,19 @@ def untrained_modalities(corpus: Corpus) -> tuple[str, ...]:
 
 def of_modalities(config: RunConfig, names: tuple[str, ...]) -> RunConfig:
     """The same run with these modalities alone; what its options say about others is dropped, as are further
-    targets that belong to others.
+    targets that belong to others or to their tokens.
     """
     options = dict(config.options)
     if "encoders" in options:
         options["encoders"] = {name: value for name, value in options["encoders"].items() if name in names}
     if "anchor_order" in options:
         options["anchor_order"] = [name for name in options["anchor_order"] if name in names]
-    targets = {name: given for name, given in config.targets.items() if given.modality in (None, *names)}
+    left = (None, *names)
+    targets = {
+        name: given
+        for name, given in config.targets.items()
+        if given.modality in left and given.tokens in left
+    }
     return config.model_copy(update={"modalities": names, "options": options, "targets": targets})
 
 

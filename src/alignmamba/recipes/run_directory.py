@@ -51,7 +51,7 @@ _ORPHANS_SECONDS: Final = 6.0
 
 _OWN: Final = re.compile(
     r"(config\.yaml|run\.json|environment\.json|resumed\.json|metrics\.json|SHA256SUMS|model|tensorboard|wandb|report\.html|log\.csv"
-    r"|(last|best)\.ckpt|(predictions|confusion|missing)(_\w+)?\.csv|\..+)"
+    r"|(last|best)\.ckpt|(predictions|confusion|missing)(_\w+)?\.csv|predictions(_\w+)?-[\w-]+\.csv|\..+)"
 )
 """Names of what a run, its evaluation and its report leave in its directory."""
 
@@ -302,14 +302,49 @@ def plain(value: Any) -> Any:
 # Tables of predictions
 
 
+def prediction_tables(predictions: Predictions, task: Task) -> dict[str, Table]:
+    """The table of samples under an empty name, and under the name of each modality whose tokens have a
+    target that of its tokens.
+    """
+    modalities = dict.fromkeys(target.tokens for target in task.further if target.tokens is not None)
+    tables = {name: _token_table(name, predictions, task) for name in modalities}
+    return {"": prediction_table(predictions, task), **{name: each for name, each in tables.items() if each}}
+
+
+def beside(path: Path, modality: str) -> Path:
+    """Place of the table of the tokens of a modality beside that of samples."""
+    return path.with_name(f"{path.stem}-{modality}{path.suffix}") if modality else path
+
+
+def _token_table(modality: str, predictions: Predictions, task: Task) -> Table:
+    """Id of the sample, place from 0 and time in seconds of each token, and the columns of each target of
+    these tokens, which begin with its name and a dot; empty where nothing was predicted of them.
+    """
+    table: Table = {}
+    for target in task.further:
+        said = predictions.further.get(target.name) if target.tokens == modality else None
+        if said is None or said.lengths is None or said.times is None:
+            continue
+        if not table:
+            lengths = said.lengths.tolist()
+            table["id"] = [
+                identity for identity, size in zip(predictions.ids, lengths, strict=True) for _ in range(size)
+            ]
+            table["token"] = [place for size in lengths for place in range(size)]
+            table["time"] = [None if math.isnan(time) else time for time in said.times.tolist()]
+        columns = _columns(target, said)
+        table |= {f"{target.name}.{name}": values for name, values in columns.items()}
+    return table
+
+
 def prediction_table(predictions: Predictions, task: Task) -> Table:
     """Ids, known targets, predictions, and of classes the probability of each; the same of each further
-    target, whose columns begin with its name and a dot. Each class of a multilabel has a target and a
-    prediction, 1 where it is there.
+    target of samples, whose columns begin with its name and a dot. Each class of a multilabel has a target
+    and a prediction, 1 where it is there.
     """
     table: Table = {"id": list(predictions.ids), **_columns(task, predictions)}
     for target in task.further:
-        if target.name in predictions.further:
+        if target.name in predictions.further and target.tokens is None:
             columns = _columns(target, predictions.further[target.name])
             table |= {f"{target.name}.{name}": values for name, values in columns.items()}
     return table
@@ -319,9 +354,10 @@ def _columns(target: Task | Target, said: Predictions | FurtherPredictions) -> T
     """Columns of one target, without those of the truth where it is unknown in all samples; what a sample
     lacks is empty.
     """
+    of_tokens = said.lengths is not None  # of which there are many: as few digits as single precision has
 
     def number(value: float) -> float | None:
-        return None if math.isnan(value) else float(value)
+        return None if math.isnan(value) else float(str(value) if of_tokens else value)
 
     def by_class(what: str, values: NDArray[Any]) -> Table:
         return {

@@ -12,7 +12,8 @@ def interface_of(run: OpenedRun) -> dict[str, Any]:
     Returns:
         ``method``; ``modalities``, each with ``name``, ``kind``, ``width``, for token ids ``vocabulary``,
         ``units``, and ``times``, true where the model reads them; and ``targets``, that of the task first,
-        each with ``name``, ``kind``, and where there are some ``classes``, ``range`` and ``modality``.
+        each with ``name``, ``kind``, and where there are some ``classes``, ``range``, ``modality`` and
+        ``tokens``, the modality whose tokens it is of.
     """
     model = run.model
     modalities = [
@@ -37,6 +38,7 @@ def _target(name: str, target: Task | Target) -> dict[str, Any]:
         facts["classes"] = list(target.classes)
     if target.label_range is not None:
         facts["range"] = list(target.label_range)
-    if isinstance(target, Target) and target.modality is not None:
-        facts["modality"] = target.modality
+    for field in ("modality", "tokens"):
+        if getattr(target, field, None) is not None:
+            facts[field] = getattr(target, field)
     return facts

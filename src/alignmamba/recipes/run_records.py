@@ -3,6 +3,7 @@
 import csv
 import io
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,7 +17,7 @@ from alignmamba.checksums import read_listed, unstamped
 from alignmamba.contracts import NO_CLASS, FurtherPredictions, Predictions, Role, Target, Task
 from alignmamba.errors import CheckpointError, first_fault, shown
 from alignmamba.files import parse_json
-from alignmamba.recipes.run_directory import ENVIRONMENT, METRICS, TABLE_BYTES
+from alignmamba.recipes.run_directory import ENVIRONMENT, METRICS, TABLE_BYTES, beside
 from alignmamba.training.logs import LOG
 
 
@@ -239,8 +240,39 @@ def scored_predictions(path: Path, task: Task) -> Predictions:
     if not task.further:
         return said
     table = read_csv(path)
-    further = {target.name: _further(path, table, target) for target in task.further}
+    further = {
+        target.name: _further(path, table, target)
+        if target.tokens is None
+        else _of_tokens(path, said.ids, target)
+        for target in task.further
+    }
     return replace(said, further={name: found for name, found in further.items() if found is not None})
+
+
+def _of_tokens(path: Path, ids: Sequence[str], target: Target) -> FurtherPredictions | None:
+    """Columns of a target of tokens in a table beside that of samples, of those with these ids. A run without
+    the modality may have it of the tokens of another; ``None`` without any.
+    """
+    own = beside(path, target.tokens or "")
+    places = [own] if own.is_file() else sorted(path.parent.glob(f"{path.stem}-*{path.suffix}"))
+    for place in places:
+        table = read_csv(place, "id", "token", "time")
+        found = _further(place, table, target)
+        if found is not None:
+            return _with_lengths(place, table, ids, found)
+    return None
+
+
+def _with_lengths(
+    path: Path, table: Mapping[str, Sequence[str]], ids: Sequence[str], found: FurtherPredictions
+) -> FurtherPredictions:
+    """The same with the number of tokens of each sample, and their times."""
+    counts = Counter(table["id"])
+    lengths = np.array([counts[identity] for identity in ids], dtype=np.int64)
+    if table["id"] != tuple(np.repeat(np.array(ids, dtype=object), lengths)):
+        raise CheckpointError(f"{path}: expected the tokens of each sample together, samples in their order")
+    times = [_number(path, text) if text else math.nan for text in table["time"]]
+    return replace(found, lengths=lengths, times=np.array(times))
 
 
 def _further(path: Path, table: Mapping[str, Sequence[str]], target: Target) -> FurtherPredictions | None:

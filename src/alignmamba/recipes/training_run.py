@@ -49,12 +49,13 @@ from alignmamba.recipes.run_directory import (
     MODEL,
     RunDirectory,
     Table,
+    beside,
     confusion_table,
     corpus_identity,
     missing_table,
     numbered,
     plain,
-    prediction_table,
+    prediction_tables,
     refuse_existing,
     set_aside,
     to_csv,
@@ -472,7 +473,8 @@ def _evaluate_best(
         if problem is not None:
             notes.append(f"split {role!r} has no scores: {problem}")
         else:
-            tables[f"predictions_{role}"] = prediction_table(predictions, corpus.task)
+            for name, table in prediction_tables(predictions, corpus.task).items():
+                tables[beside(Path(f"predictions_{role}"), name).name] = table
         if problem is None and predictions.targets is not None:
             metrics[role] = score(corpus.task, predictions)
             notes += undefined_notes(role, metrics[role])

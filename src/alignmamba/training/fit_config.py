@@ -11,6 +11,7 @@ from alignmamba.contracts import Config, Predictions
 from alignmamba.extras import require
 from alignmamba.training.logs import Tracker
 from alignmamba.training.objective import RegressionLoss
+from alignmamba.training.selection import VALIDATION_LOSS
 
 _Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
@@ -24,6 +25,7 @@ class FitConfig(Config):
         "focal_gamma": 0.0,
         "thresholds": "half",
         "rates": None,
+        "task_weight": 1.0,
     }
     """Counterpart of `NetworkConfig.SILENT` for training."""
 
@@ -45,7 +47,9 @@ class FitConfig(Config):
     """Epochs without improvement on the valid split after which training stops; 0 never stops early."""
     select: str = "auto"
     """Metric on the valid split that picks the best epoch; auto: accuracy of one class, auroc of several
-    labels, mae of a regression; loss: the total loss."""
+    labels, mae of a regression, and the loss where `task_weight` is 0; loss: the total loss."""
+    task_weight: _Weight = 1.0
+    """Weight of the loss of the target that the corpus is about; 0 learns from further targets alone."""
     ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Share that stays, at each step, of an exponential moving average of the weights, which is validated and
     kept in their place; 0 keeps the weights themselves."""
@@ -76,6 +80,11 @@ class FitConfig(Config):
     """Write TensorBoard events beside log.csv; the same as naming it under `loggers`."""
     loggers: tuple[Tracker, ...] = ()
     """Loggers of epochs besides log.csv: tensorboard, wandb, mlflow; each is an extra of the same name."""
+
+    @property
+    def chosen_by(self) -> str:
+        """Metric of `select`, which is not one of a target that nothing is learned of."""
+        return VALIDATION_LOSS if self.select == "auto" and self.task_weight == 0 else self.select
 
 
 # Fields that a resumed run may change: they do not touch the course of training.

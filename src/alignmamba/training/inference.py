@@ -117,8 +117,10 @@ def collect(forward: Forward, source: BatchSource, *, task: Task, device: torch.
     return _in_order(merged, source.ids, task)
 
 
-# Prediction and target of each further target of one sample, by name.
-_Further = dict[str, tuple[NDArray[np.floating], NDArray[np.generic]]]
+# Prediction and target of one sample, and of a target of tokens their times.
+_Found = tuple[NDArray[np.floating], NDArray[np.generic], NDArray[np.floating] | None]
+# The same of each further target, by name.
+_Further = dict[str, _Found]
 # Prediction, target or None, loss terms and further targets of one sample.
 _Row = tuple[NDArray[np.floating], Any, dict[str, float], _Further]
 
@@ -127,13 +129,18 @@ def _rows(batch: Batch, predicted: Predicted, losses: dict[str, Tensor], task: T
     array = probable(predicted.values, task.kind)
     targets = [None] * len(batch) if batch.targets is None else batch.targets.tolist()
     terms = {name: value.tolist() for name, value in losses.items()}
-    further = {target.name: _of_target(target, batch, predicted.further) for target in task.further}
+    further = {
+        target.name: _of_target(target, batch, predicted.further)
+        if target.tokens is None
+        else _of_tokens(target, target.tokens, batch, predicted.further)
+        for target in task.further
+    }
     return {
         identity: (
             array[row],
             targets[row],
             {name: value[row] for name, value in terms.items()},
-            {name: (said[row], truth[row]) for name, (said, truth) in further.items()},
+            {name: found[row] for name, found in further.items()},
         )
         for row, identity in enumerate(batch.ids)
     }
@@ -144,20 +151,40 @@ def probable(prediction: Tensor, kind: str) -> NDArray[np.floating]:
     if kind == "regression":
         return prediction.double().cpu().numpy()
     logits = prediction.float()
-    return (logits.sigmoid() if kind == "multilabel" else logits.softmax(dim=1)).cpu().numpy()
+    return (logits.sigmoid() if kind == "multilabel" else logits.softmax(dim=-1)).cpu().numpy()
 
 
-def _of_target(
-    target: Target, batch: Batch, said: Mapping[str, Tensor]
-) -> tuple[NDArray[np.floating], NDArray[np.generic]]:
-    """Predictions of a further target, NaN without its modality, and its values in a batch."""
+def _of_target(target: Target, batch: Batch, said: Mapping[str, Tensor]) -> list[_Found]:
+    """Prediction of a further target in each sample, NaN without its modality, and its value."""
     array = probable(said[target.name], target.kind)
     if target.modality is not None:
         array = array.copy()
         array[~batch.having(target.modality).cpu().numpy()] = np.nan
+    truth = _truth(target, batch, array)
+    return [(array[row], truth[row], None) for row in range(len(batch))]
+
+
+def _of_tokens(target: Target, modality: str, batch: Batch, said: Mapping[str, Tensor]) -> list[_Found]:
+    """Predictions of a target of tokens in each sample, its values and the times of the tokens."""
+    array = probable(said[target.name], target.kind)
+    truth = _truth(target, batch, array)
+    if modality not in batch.modalities:
+        return [(array[row], truth[row][:0], np.zeros(0)) for row in range(len(batch))]
+    there = batch.modalities[modality]
+    times = np.full(there.mask.shape, np.nan) if there.times is None else there.times.cpu().numpy()
+    lengths = there.lengths.tolist()
+    return [
+        (array[row, :length], truth[row, :length], times[row, :length].astype(np.float64))
+        for row, length in enumerate(lengths)
+    ]
+
+
+def _truth(target: Target, batch: Batch, said: NDArray[np.floating]) -> NDArray[np.generic]:
+    """Values of a further target in a batch, unknown ones where it has none."""
     if target.name in batch.further:
-        return array, batch.further[target.name].cpu().numpy()
-    return array, np.array([target.unknown] * len(array))
+        return batch.further[target.name].cpu().numpy()
+    shape = said.shape if target.kind in ("regression", "multilabel") else said.shape[:-1]
+    return np.full(shape, -1 if target.has_one_class else np.nan)
 
 
 def _in_order(rows: dict[str, _Row], ids: tuple[str, ...], task: Task) -> Predictions:
@@ -178,14 +205,21 @@ def _in_order(rows: dict[str, _Row], ids: tuple[str, ...], task: Task) -> Predic
         ids=ids,
         prediction=np.stack([prediction for prediction, _, _, _ in ordered]),
         targets=np.asarray(targets) if labelled else None,
-        further={
-            name: FurtherPredictions(
-                prediction=np.stack([further[name][0] for *_, further in ordered]),
-                targets=np.stack([further[name][1] for *_, further in ordered]),
-            )
-            for name in ordered[0][-1]
-        },
-        losses=_mean_losses([losses for _, _, losses, _ in ordered]),
+        further={name: _together([further[name] for *_, further in ordered]) for name in ordered[0][-1]},
+        losses=_mean_losses([losses for _, _, losses, _ in ordered]) if complete else {},
+    )
+
+
+def _together(rows: list[_Found]) -> FurtherPredictions:
+    """Predictions of one further target of all samples, or of the tokens of all samples."""
+    said, truth, times = zip(*rows, strict=True)
+    if times[0] is None:
+        return FurtherPredictions(prediction=np.stack(said), targets=np.stack(truth))
+    return FurtherPredictions(
+        prediction=np.concatenate(said),
+        targets=np.concatenate(truth),
+        lengths=np.array([len(each) for each in said]),
+        times=np.concatenate(times),
     )
 
 

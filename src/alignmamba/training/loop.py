@@ -102,11 +102,12 @@ def fit(
     check_rates(objective, config.rates or {})
     for stage in check_stages(objective):
         # a mistake is reported now, not stages later
-        selection(stage.select or config.select, task, higher_is_better)
+        selection(stage.select or config.chosen_by, task, higher_is_better)
     fabric = fabric or Fabric(accelerator="auto", devices=1, precision=config.precision)
     check_precision(fabric, config)
     _check_memory(objective, config, fabric, keeps_best=run_dir is None)
     objective.class_weights, objective.focal_gamma = class_weights(config, task, train), config.focal_gamma
+    objective.task_weight = config.task_weight
     with compiled(objective.model, config.compile):
         run = _set_up(objective, train, valid, config, score, higher_is_better, fabric, run_dir, progress)
         run, state = _resume(run, target_scale) if resume else _begin(run, target_scale)
@@ -187,7 +188,7 @@ def _staged(run: Run, number: int) -> Run:
     ]
     wrapped = run.fabric.setup_optimizers(*made) if made else ()
     optimizers = cast(tuple[Optimizer, ...], wrapped if isinstance(wrapped, tuple) else (wrapped,))
-    metric = selection(stage.select or run.config.select, run.objective.task, run.higher_is_better)
+    metric = selection(stage.select or run.config.chosen_by, run.objective.task, run.higher_is_better)
     follows = run.config.ema_decay and not stage.solved
     average = AveragedWeights(run.objective, run.config.ema_decay) if follows else None
     return replace(run, stage=stage, optimizers=optimizers, average=average, metric=metric, best_weights={})

@@ -135,6 +135,7 @@ class Objective(nn.Module, ABC):
         self.target_scale = target_scale
         self.class_weights: Tensor | None = None
         self.focal_gamma = 0.0
+        self.task_weight = 1.0
         self.moments: Mapping[str, Moments] | None = None
         """Moments of the step under way by loss term; ``None`` where a batch is the whole step."""
 
@@ -196,7 +197,7 @@ class Objective(nn.Module, ABC):
             raise ShapeError(
                 f"{self._name}: prediction has shape {tuple(output.prediction.shape)}, expected {expected}"
             )
-        predicted = Predicted(output.prediction, self._further_predictions(output))
+        predicted = Predicted(output.prediction, self._further_predictions(batch, output))
         if batch.targets is None:
             return predicted, {}
         losses: dict[str, Tensor] = {}
@@ -211,6 +212,8 @@ class Objective(nn.Module, ABC):
                     f" sample {(len(batch),)} or () for one of the whole batch"
                 )
             losses[name] = _at_least_float32(value)
+        if TASK in losses and self.task_weight != 1:
+            losses[TASK] = self.task_weight * losses[TASK]
         if self.training and batch.weights is not None:
             losses = {name: value * batch.weights.to(value) for name, value in losses.items()}
         return predicted, losses
@@ -224,11 +227,15 @@ class Objective(nn.Module, ABC):
             raise ShapeError(f"{self._name}: expected an Output, found {type(output).__name__}")
         return batch, output
 
-    def _further_predictions(self, output: Output) -> Mapping[str, Tensor]:
+    def _further_predictions(self, batch: Batch, output: Output) -> Mapping[str, Tensor]:
         """The predictions of further targets, compared with what the task asks for."""
         for target in self.task.further:
-            size = len(output.prediction)
-            expected = (size,) if target.kind == "regression" else (size, target.num_outputs)
+            expected: tuple[int, ...] = (len(output.prediction),)
+            if target.tokens is not None:
+                there = batch.modalities.get(target.tokens)
+                expected += (0 if there is None else there.mask.shape[1],)
+            if target.kind != "regression":
+                expected += (target.num_outputs,)
             found = tuple(output.further[target.name].shape) if target.name in output.further else None
             if found != expected:
                 raise ShapeError(
@@ -238,18 +245,24 @@ class Objective(nn.Module, ABC):
         return output.further
 
     def further_losses(self, batch: Batch, output: Output) -> dict[str, Tensor]:
-        """Losses of the further targets, weighted, 0 in a sample that lacks the target or its modality."""
+        """Losses of the further targets, weighted, 0 in a sample that lacks the target or its modality; of
+        tokens the mean over those of a sample whose value is known.
+        """
         losses = {}
         for target in self.task.further:
-            if target.name not in batch.further:
+            if not _is_known(target, batch):
                 continue
-            said, (truth, known) = output.further[target.name], _truth(target, batch)
+            said, (truth, known) = output.further[target.name], _truth(target, batch, output)
             if self._concords(target):
                 error = self._concordance(FURTHER + target.name, self._pairs_of_target(target, batch, output))
             else:
                 scale = self._further_scales.get(target.name, TargetScale())
+                if target.tokens is not None:
+                    said, truth = said.flatten(0, 1), truth.flatten(0, 1)
                 error = self._target_error(target, said, truth, scale)
-            known = known if known.ndim == 1 else known.any(1)
+            known = known.any(-1) if target.kind == "multilabel" else known
+            if target.tokens is not None:
+                error, known = _mean_known(error.view_as(known), known), known.any(1)
             losses[FURTHER + target.name] = target.weight * torch.where(known, error, error.new_zeros(()))
         return losses
 
@@ -270,7 +283,7 @@ class Objective(nn.Module, ABC):
         if self.task.kind == "regression" and batch.targets is not None:
             found[TASK] = self._pairs_of_task(batch, output.prediction)
         for target in self.task.further:
-            if target.kind == "regression" and target.name in batch.further:
+            if target.kind == "regression" and _is_known(target, batch):
                 found[FURTHER + target.name] = self._pairs_of_target(target, batch, output)
         return found
 
@@ -280,14 +293,15 @@ class Objective(nn.Module, ABC):
 
     def _pairs_of_target(self, target: Target, batch: Batch, output: Output) -> Pairs:
         scale = self._further_scales.get(target.name, TargetScale())
-        return _pairs(output.further[target.name], *_truth(target, batch), batch, scale)
+        truth, known = _truth(target, batch, output)
+        return _pairs(output.further[target.name], truth, known, batch, scale)
 
     def _concords(self, target: Task | Target) -> bool:
         """True if the concordance of a target is learned now."""
         return target.kind == "regression" and self.training and self.regression_loss == "ccc"
 
     def _concordance(self, term: str, pairs: Pairs) -> Tensor:
-        """(batch,) loss of each sample by the moments of the step, 0 where the target is unknown."""
+        """Loss of each pair by the moments of the step, 0 where the target is unknown."""
         moments = Moments.of(pairs) if self.moments is None else self.moments[term]
         return torch.where(pairs.weight > 0, moments.loss(pairs), 0).to(self._least_dtype)
 
@@ -394,24 +408,41 @@ def _label_errors(said: Tensor, truth: Tensor, gamma: float) -> Tensor:
     return each * (1 - (-each).exp()).clamp(min=0) ** gamma if gamma else each
 
 
+def _mean_known(each: Tensor, known: Tensor) -> Tensor:
+    """Mean over the last axis of what is known, 0 where nothing is."""
+    return (each * known).sum(-1) / known.sum(-1).clamp(min=1)
+
+
 def _at_least_float32(value: Tensor) -> Tensor:
     return value if value.dtype == torch.float64 else value.float()
 
 
-def _truth(target: Target, batch: Batch) -> tuple[Tensor, Tensor]:
+def _is_known(target: Target, batch: Batch) -> bool:
+    """True if a batch has values of a further target, and the modality of its tokens."""
+    return target.name in batch.further and target.tokens in (None, *batch.modalities)
+
+
+def _truth(target: Target, batch: Batch, output: Output) -> tuple[Tensor, Tensor]:
     """Values of a further target in a batch, and a mask of those that are known, of the samples that have its
     modality.
     """
     truth = batch.further[target.name]
     known = truth >= 0 if target.has_one_class else ~truth.isnan()
-    if target.modality is not None:
+    if target.tokens is not None:
+        read = output.tokens[target.tokens].mask
+        known = known & (read if known.ndim == 2 else read[..., None])
+    elif target.modality is not None:
         here = batch.having(target.modality)
         known = known & (here if known.ndim == 1 else here[:, None])
     return truth, known
 
 
 def _pairs(said: Tensor, truth: Tensor, known: Tensor, batch: Batch, scale: TargetScale) -> Pairs:
-    """Pairs of a batch, weightless where a target is not known."""
+    """Pairs of a batch, weightless where a target is not known; tokens share the weight of their sample."""
     said, truth = (torch.where(known, values, torch.zeros_like(values)) for values in (said, truth))
-    weights = known.double() if batch.weights is None else batch.weights.double() * known
-    return Pairs.of(said, truth, weights, scale)
+    weights = known.double()
+    if known.ndim > 1:
+        weights = weights / known.sum(1, keepdim=True).clamp(min=1)
+    if batch.weights is not None:
+        weights = (weights.T * batch.weights.double()).T
+    return Pairs.of(said.flatten(), truth.flatten(), weights.flatten(), scale)

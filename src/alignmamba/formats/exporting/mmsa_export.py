@@ -170,6 +170,7 @@ def _without_place(sample: Sample, text: str, where: str) -> set[str]:
             )
     lacking = {
         "times": bool(sample.times),
+        "labels of tokens": bool(sample.token_labels),
         "empty labels": "" in sample.labels.values(),
         "empty texts": sample.text == "",
         **{f"display tokens of {name}": True for name in sample.tokens if name != text},

@@ -92,7 +92,7 @@ class SamplesPart(_Part, TableForm):
         return self
 
 
-_OF_TABLES = ("time", "columns", "exclude", "header", "separator")
+_OF_TABLES = ("time", "columns", "exclude", "labels", "header", "separator")
 _LAYOUTS = {
     "files": ("times",),
     "values": ("offsets", "lengths", "times"),

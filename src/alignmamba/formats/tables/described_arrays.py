@@ -128,6 +128,11 @@ def _split(samples: SampleList, rows: Sequence[int], values: Mapping[str, Values
         texts=of_rows(samples.texts),
         groups=of_rows(samples.groups),
         labels={name: [cells[row] for row in rows] for name, cells in samples.further.items()},
+        token_labels={
+            name: {label: lazy(get) for label, get in found.labels.items()}
+            for name, found in values.items()
+            if found.labels
+        },
     )
 
 

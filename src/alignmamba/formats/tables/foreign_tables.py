@@ -149,6 +149,13 @@ def joined_identity(cells: Sequence[Any], names: Sequence[str], row: str) -> str
     return "/".join(map(str, cells))
 
 
+def _stripped(cell: Any) -> Any:
+    """A cell without white space around it; a whole number as text would spell it."""
+    if isinstance(cell, str):
+        return cell.strip()
+    return int(cell) if isinstance(cell, float) and cell.is_integer() else cell
+
+
 class LongTable:
     """A table with one row per position of a sequence; the rows of one id lie together and are read when they
     are asked for.
@@ -172,6 +179,7 @@ class LongTable:
         self._table = _opened(path, inside, form)
         self._id = [name for name in id if name != ROW_NUMBER]
         self._time = [form.time] if form.time else []
+        self._labels = list(form.labels)
         self.values = self._chosen(form)
         self.runs: dict[str, tuple[int, int, int, int]] = {}
         """Place of the rows of an id: where the first begins, where the last ends and the number of the
@@ -192,7 +200,7 @@ class LongTable:
     def _chosen(self, form: FeatureColumns) -> list[str]:
         """The columns of features."""
         names = self._table.names
-        _require(self._path, [*self._id, *self._time], names)
+        _require(self._path, [*self._id, *self._time, *self._labels], names)
         known = set(names)
 
         def matching(given: Sequence[str]) -> Iterator[str]:
@@ -202,7 +210,7 @@ class LongTable:
                     _require(self._path, found := [name], names)
                 yield from found
 
-        excluded = {*matching(form.exclude)}
+        excluded = {*matching(form.exclude), *self._labels}
         without = {*self._id, *self._time, *excluded}
         if form.columns:
             chosen = [name for name in dict.fromkeys(matching(form.columns)) if name not in excluded]
@@ -242,6 +250,17 @@ class LongTable:
             first = stop
         return (numbers[:, :-1], numbers[:, -1]) if self._time else (numbers, None)
 
+    def labels(self, identity: str) -> dict[str, list[float | str | None]]:
+        """Labels of each row of an id by column, as `further_labels` has them; empty for one without rows."""
+        if identity not in self.runs:
+            return {}
+        *place, _ = self.runs[identity]
+        found: dict[str, list[Any]] = {name: [] for name in self._labels}
+        for columns in self._table.blocks(self._labels, *place):
+            for name, cells in zip(self._labels, columns, strict=True):
+                found[name] += cells.tolist() if isinstance(cells, np.ndarray) else cells
+        return {name: further_labels(list(map(_stripped, cells))) for name, cells in found.items()}
+
     def _numbers(self, cells: Sequence[Any], identity: str, name: str, first: int) -> list[float | None]:
         numbers = [as_number(cell) for cell in cells]
         if None in numbers:
@@ -258,6 +277,10 @@ class SampleTables:
     def __init__(self, *, inside: Path, form: FeatureColumns) -> None:
         self._inside, self._form = inside, form
         self._first: tuple[Path, Sequence[str]] | None = None
+
+    def labels(self, path: Path) -> dict[str, list[float | str | None]]:
+        """Labels of each row by column."""
+        return LongTable(path=path, inside=self._inside, id=(), form=self._form).labels("")
 
     def read(self, path: Path) -> Table:
         """Features, (time, width), in the order of columns of the table that was read first, and seconds."""

@@ -67,6 +67,8 @@ class FeatureColumns(TableForm):
     are named."""
     exclude: list[str] = []
     """Columns that are not one of them, in which ``*`` stands for any text."""
+    labels: list[str] = []
+    """Columns of labels of each row, which are no features."""
 
 
 class TextTable:

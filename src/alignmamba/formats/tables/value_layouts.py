@@ -3,9 +3,9 @@ table.
 """
 
 import os
-from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
-from functools import lru_cache
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache, partial
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,9 @@ from alignmamba.formats.tables.foreign_tables import LongTable, SampleTables, Ta
 from alignmamba.formats.tables.named_arrays import Arrays, Opened
 from alignmamba.formats.tables.sample_list import SampleList, table_path
 
+Labels = Mapping[str, Sequence[float | str | None]]
+"""Labels of the positions of a sample by name."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Values:
@@ -35,6 +38,8 @@ class Values:
 
     features: Callable[[int], np.ndarray | None]
     times: Callable[[int], np.ndarray | None] | None = None
+    labels: Mapping[str, Callable[[int], Sequence[Any] | None]] = field(default_factory=dict)
+    """Labels of the positions by name, of tables that have such columns."""
     key: Callable[[int], str] | None = None
     """Key by which the values of a sample are looked up: samples of one key have the same ones. ``None``
     where they lie in the order of the samples.
@@ -156,7 +161,10 @@ class _Files:
         def read(row: int) -> Table | None:
             return tables.read(folder / named[row]) if self._is_there(named[row], row) else None
 
-        return _of_tables(read, modality, place, key, notes)
+        def labels(row: int) -> Labels:
+            return tables.labels(folder / named[row]) if self._is_there(named[row], row) else {}
+
+        return _of_tables(read, labels, modality, place, key, notes)
 
     def _notes(self, besides: Collection[str]) -> tuple[str, ...]:
         """Note on files, or arrays of the archive, that are of no sample."""
@@ -176,6 +184,7 @@ class _Files:
 
 def _of_tables(
     read: Callable[[int], Table | None],
+    labels: Callable[[int], Labels],
     modality: ModalityPart,
     place: Callable[[int], str],
     key: Callable[[int], str],
@@ -183,6 +192,7 @@ def _of_tables(
 ) -> Values:
     """Values of samples of which each has a table, or rows of one."""
     latest = lru_cache(maxsize=1)(read)  # values and times of a sample are asked for one after the other
+    latest_labels = lru_cache(maxsize=1)(labels)
 
     def features(row: int) -> np.ndarray | None:
         table = latest(row)
@@ -192,7 +202,16 @@ def _of_tables(
         table = latest(row)
         return None if table is None or not len(table[0]) else table[1]
 
-    return Values(features=features, times=times if modality.time else None, key=key, notes=notes)
+    def of_label(name: str, row: int) -> Sequence[Any] | None:
+        return latest_labels(row).get(name)
+
+    return Values(
+        features=features,
+        times=times if modality.time else None,
+        labels={name: partial(of_label, name) for name in modality.labels},
+        key=key,
+        notes=notes,
+    )
 
 
 def _of_no_sample(others: Sequence[str], what: str, more: str = "") -> tuple[str, ...]:
@@ -335,6 +354,7 @@ def _from_table(where: str, modality: ModalityPart, own: Sequence[str], samples:
     rows = sum(table.runs[identity][3] for identity in others)
     return _of_tables(
         lambda row: table.rows(ids[row]),
+        lambda row: table.labels(ids[row]),
         modality,
         lambda row: f"{path}: {'/'.join(modality.id)} {ids[row]!r}",
         lambda row: ids[row],

@@ -29,7 +29,13 @@ from alignmamba.evaluation.statistics import (
     fold_inflation,
     interval,
 )
-from alignmamba.evaluation.statistics_notes import interval_note, marks_note, power_note, reach_note
+from alignmamba.evaluation.statistics_notes import (
+    interval_note,
+    marks_note,
+    power_note,
+    reach_note,
+    tokens_note,
+)
 from alignmamba.evaluation.tables import Entry, ResultTable
 from alignmamba.methods import METHODS, REFERENCES
 from alignmamba.recipes.experiments.grid import Grid
@@ -359,7 +365,9 @@ def _noise(grid: Grid, column: Column, metric: str, at: str) -> Iterator[str]:
     counted = sample_scores(grid.task, first, metric)
     samples = len(first.ids) if counted is None else len(counted)
     best = max(float(np.mean(list(values.values()))) for values in column.values.values() if values)
-    if metric.startswith("acc") and 0 < best < 1:
+    if first.lengths is not None:
+        yield tokens_note(samples, int(first.lengths.sum()))
+    elif metric.startswith("acc") and 0 < best < 1:
         yield power_note(metric, samples, best)
     if told := reach_note(metric, column.standings, seeds=len(column.seeds), samples=samples):
         yield told

@@ -19,7 +19,7 @@ from alignmamba.recipes.experiments.cells import Analysis, Cell, ExperimentRecor
 from alignmamba.recipes.experiments.grid import Grid
 from alignmamba.recipes.finished_run import LoadedRun
 from alignmamba.recipes.fold_runs import of_folds
-from alignmamba.recipes.preparation import of_modalities, seen_by
+from alignmamba.recipes.preparation import narrowed
 
 BATCH_SIZE = 64
 
@@ -169,8 +169,8 @@ def with_modalities(
 ) -> Iterator[Cell]:
     """A cell that takes some modalities alone; no cell where no sample of a split has them."""
     if all(any(split.lengths[name].any() for name in names) for split in corpus.splits.values()):
-        config = of_modalities(base, names)
-        yield cell(row, config, seen_by(config, corpus), column=column)
+        run, left = narrowed(base, corpus, names)
+        yield cell(row, run, left, column=column)
 
 
 def test_batches(corpus: Corpus) -> Iterator[Batch]:

@@ -5,13 +5,14 @@ import json
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import torch
 
 from alignmamba import __version__
-from alignmamba.contracts import Predictions, Sample, Target, Task
+from alignmamba.contracts import FurtherPredictions, Predictions, Sample, Target, Task
 from alignmamba.data.memory_splits import MemorySplit
 from alignmamba.errors import AlignMambaError, DataError
 from alignmamba.evaluation.metrics import nonfinite_problem
@@ -226,19 +227,28 @@ class PredictionApp:
 
 def answers_of(predictions: Predictions, task: Task) -> list[dict[str, Any]]:
     """Predictions for JSON, one object a sample: ``id``, ``prediction``, of classes their ``probabilities``,
-    and by name under ``further`` the same of each further target, ``null`` where a sample lacks its modality;
-    a multilabel has probabilities alone.
+    and by name under ``further`` the same of each further target, ``null`` where a sample lacks its modality,
+    and a list with the same of each token where tokens have it; a multilabel has probabilities alone.
     """
+    further = {
+        target.name: _further_answers(target, predictions.further[target.name]) for target in task.further
+    }
     made = []
     for row, identity in enumerate(predictions.ids):
         answer = {"id": identity, **_answer(task, predictions.prediction[row])}
-        if task.further:
-            answer["further"] = {
-                target.name: _answer(target, predictions.further[target.name].prediction[row])
-                for target in task.further
-            }
+        if further:
+            answer["further"] = {name: answers[row] for name, answers in further.items()}
         made.append(answer)
     return made
+
+
+def _further_answers(target: Target, said: FurtherPredictions) -> list[Any]:
+    """Answer of each sample for a further target."""
+    each = [_answer(target, one) for one in said.prediction]
+    if said.lengths is None:
+        return each
+    tokens = iter(each)
+    return [list(islice(tokens, length)) for length in said.lengths.tolist()]
 
 
 def _answer(target: Task | Target, said: Any) -> dict[str, Any]:

@@ -101,7 +101,7 @@ def plan_tuning(
     corpus, base = repeats[0].corpus, repeats[0].config
     refuse_unlabelled(corpus, ("train", "valid"))
     known = {name: metric_of(name).higher_is_better for name in all_metric_names(corpus.task)}
-    metric = selection(base.fit.select, corpus.task, known)
+    metric = selection(base.fit.chosen_by, corpus.task, known)
     compared = MethodsOptions(models=asked.methods)
     methods = [name for name in compared_methods(compared, base, corpus) if name not in REFERENCES]
     given = base.model_dump(mode="json", exclude_unset=True, exclude={"data", "engine"})

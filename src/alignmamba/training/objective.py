@@ -444,5 +444,5 @@ def _pairs(said: Tensor, truth: Tensor, known: Tensor, batch: Batch, scale: Targ
     if known.ndim > 1:
         weights = weights / known.sum(1, keepdim=True).clamp(min=1)
     if batch.weights is not None:
-        weights = (weights.T * batch.weights.double()).T
+        weights = weights * batch.weights.double().view(-1, *(1,) * (known.ndim - 1))
     return Pairs.of(said.flatten(), truth.flatten(), weights.flatten(), scale)

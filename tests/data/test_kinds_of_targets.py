@@ -81,7 +81,8 @@ def test_an_inspection_counts_what_is_there(tmp_path: Path) -> None:
 def test_a_corpus_that_nobody_labelled_has_no_targets(tmp_path: Path) -> None:
     corpus = write_corpus(tmp_path / "c", {"train": arrays([None, None])}, task=EMOTIONS)
     assert [sample.target for sample in corpus.split("train")] == [None, None]
-    assert inspect_corpus(tmp_path / "c").training.hindrance == "split 'train' has no targets; `train --pretrain` needs none"
+    hindrance = inspect_corpus(tmp_path / "c").training.hindrance
+    assert hindrance == "split 'train' has no targets; `train --pretrain` needs none"
 
 
 def test_an_epoch_is_balanced_by_sets_of_labels(tmp_path: Path) -> None:

@@ -157,7 +157,7 @@ def test_a_valid_split_is_taken_of_samples_without_labels(places: dict[str, Path
         for make in (config, pretraining)
     ]
     assert for_both[0] == for_both[1], "a run that starts from it validates on the same samples"
-    with pytest.raises(DataError, match=r"no target"):
+    with pytest.raises(DataError, match=r"is unlabelled"):
         plan(config(alone, split_valid=0.25), out=tmp_path / "run")
 
 

@@ -400,6 +400,7 @@ def _pretraining_problems(config: RunConfig) -> Iterator[str]:
         "subset.size": config.subset.size,
         "folds.number": config.folds.number,
         "loader.weights": config.loader.weights,
+        "loader.balance": config.loader.balance,
         "fit.class_weights": config.fit.class_weights,
     }
     for name, value in needs_labels.items():

@@ -199,8 +199,7 @@ def _divided(corpus: Corpus, config: RunConfig) -> _Divided:
     if config.folds.number:
         steps[FOLD] = fold_of(corpus, config.folds)
     elif config.split_valid is not None:
-        samples = TrainSamples.of(corpus)
-        steps[SPLIT_VALID] = samples.split(config.split_valid, seed=config.seed)
+        steps[SPLIT_VALID] = TrainSamples.of(corpus).split(config.split_valid, seed=config.seed)
     for step in steps.values():
         corpus = step.corpus
     if config.subset.size:

@@ -209,7 +209,7 @@ def _notes(grid: Grid) -> Iterator[str]:
     if runs := grid.plan.settings.get("pretrained"):
         whose = "one run" if len(runs) == 1 else f"{len(runs)} runs, which seeds take in turn"
         yield (
-            f"Rows that end in `{PRETRAINED}` start from the weights of {whose}. Intervals and tests take no"
+            f"Rows that end in {PRETRAINED!r} start from the weights of {whose}. Intervals and tests take no"
             " account of how else those might have come out."
         )
 

@@ -206,7 +206,7 @@ def _in_order(rows: dict[str, _Row], ids: tuple[str, ...], task: Task) -> Predic
         prediction=np.stack([prediction for prediction, _, _, _ in ordered]),
         targets=np.asarray(targets) if labelled else None,
         further={name: _together([further[name] for *_, further in ordered]) for name in ordered[0][-1]},
-        losses=_mean_losses([losses for _, _, losses, _ in ordered]) if complete else {},
+        losses=_mean_losses([losses for _, _, losses, _ in ordered]),
     )
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from alignmamba.contracts import Task
 from alignmamba.errors import ConfigError, DataError
 from alignmamba.recipes.clip_page import clip_page as module
 from alignmamba.recipes.clip_page import clip_sentences
@@ -64,6 +65,37 @@ def test_predictions_are_those_of_the_corpus(made: ClipPage, clip_runs: ClipRuns
             np.testing.assert_allclose(answer.without[name], lacking, atol=1e-5)
     assert [answer.seed for answer in made.study.answers] == [0, 1]
     assert made.study.used == ("text", "audio", "video")
+
+
+def test_further_targets_stand_beside_the_prediction(made: ClipPage) -> None:
+    targets = [
+        {"name": "mood", "kind": "classification", "labels": ("mood",), "classes": ("calm", "<b>")},
+        {"name": "parts", "kind": "multilabel", "labels": ("a", "b"), "classes": ("a", "b")},
+        {"name": "grade", "kind": "regression", "labels": ("grade",)},
+        {"name": "voice", "kind": "regression", "labels": ("voice",), "modality": "audio"},
+    ]
+    further = [
+        {"mood": [0.2, 0.8], "parts": [0.9, 0.1], "grade": [1.0], "voice": [1.0]},
+        {"mood": [0.4, 0.6], "parts": [0.7, 0.3], "grade": [2.0]},
+    ]
+    study = made.study
+    task = Task.model_validate({**study.task.model_dump(), "further": targets})
+    answers = [
+        dataclasses.replace(answer, further={name: np.array(each) for name, each in said.items()})
+        for answer, said in zip(study.answers, further, strict=True)
+    ]
+    study = dataclasses.replace(study, task=task, answers=tuple(answers))
+    assert [
+        [each.replace("\u00a0", " ") for each in row] for row in clip_sentences.further_targets(study)
+    ] == [
+        ["mood", "<b> 70 %", "60 to 80 %"],
+        ["parts", "a 80 %, b 20 %", ""],
+        ["grade", "1.50", "1.00 to 2.00"],
+    ]
+    page = render(study, None)
+    assert "Further targets" in page
+    assert "&lt;b&gt; 70" in page
+    assert "Further targets" not in made.text
 
 
 def test_the_time_axis_holds_words_sound_pictures_and_the_plan(made: ClipPage) -> None:

@@ -229,6 +229,7 @@ def render(study: ClipStudy, clip: bytes | None, *, back: bool = False) -> str:
         scale=clip_sentences.scale(study),
         effects=clip_sentences.effects(study),
         effect_words=clip_sentences.effect_words(study),
+        further_targets=clip_sentences.further_targets(study),
         runs=clip_sentences.runs_words(study),
         facts=list(clip_sentences.facts(study)),
     )

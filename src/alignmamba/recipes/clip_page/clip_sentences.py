@@ -185,6 +185,26 @@ def effect_words(study: ClipStudy) -> str:
     return f"The prediction changes without {_listed(decisive, 'or')}."
 
 
+def further_targets(study: ClipStudy) -> list[tuple[str, str, str]]:
+    """Name of each further target that all runs predict, what they predict, and the spread over several."""
+    rows = []
+    for target in study.task.further:
+        if not all(target.name in answer.further for answer in study.answers):
+            continue
+        values = np.stack([answer.further[target.name] for answer in study.answers])
+        mean = values.mean(axis=0)
+        if target.kind == "regression":
+            rows.append((target.name, number(float(mean[0])), _spread(values[:, 0].tolist(), number)))
+        elif target.kind == "multilabel":
+            shares = zip(target.classes, mean.tolist(), strict=True)
+            rows.append((target.name, ", ".join(f"{name} {percent(share)}" for name, share in shares), ""))
+        else:
+            top = int(mean.argmax())
+            said = f"{target.classes[top]} {percent(float(mean[top]))}"
+            rows.append((target.name, said, _spread(values[:, top].tolist(), percent)))
+    return rows
+
+
 def runs_words(study: ClipStudy) -> str:
     """Method, runs and seeds in a sentence."""
     names = ", ".join(f"{answer.run} (seed {answer.seed})" for answer in study.answers)

@@ -1,7 +1,7 @@
 """Knowledge of one clip under one run or several: predictions, what each modality changes, matched tokens."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 import numpy as np
@@ -32,6 +32,8 @@ class Answer:
     """(classes,) probabilities, or (1,) value in units of the label."""
     without: Mapping[str, NDArray[np.float64]]
     """Modality to the same without it, where another modality is left."""
+    further: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
+    """Further target of the clip to the same of it, but for those of a modality that the clip lacks."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,10 +87,10 @@ def check_alike(runs: Sequence[OpenedRun]) -> None:
 
 
 def _differences(first: OpenedRun, other: OpenedRun) -> Iterator[str]:
-    for field in ("kind", "classes", "label_range"):
-        have, want = (getattr(run.model.config.task, field) for run in (other, first))
+    for part in ("kind", "classes", "label_range"):
+        have, want = (getattr(run.model.config.task, part) for run in (other, first))
         if have != want:
-            yield f"task {field}: found {_said(have)}, expected {_said(want)}"
+            yield f"task {part}: found {_said(have)}, expected {_said(want)}"
     recipes = [recipe_of(run) for run in (other, first)]
     if recipes[0].digest != recipes[1].digest:
         parts = [_parts(recipe) for recipe in recipes]
@@ -181,6 +183,11 @@ def _answer(run: LoadedRun) -> Answer:
         seed=run.config.seed,
         complete=_finite(run, complete),
         without=without,
+        further={
+            name: values
+            for name, said in complete.further.items()
+            if said.lengths is None and np.isfinite(values := np.atleast_1d(said.prediction[0])).all()
+        },
     )
 
 

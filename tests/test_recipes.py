@@ -467,7 +467,7 @@ def test_a_run_that_withholds_nothing_has_the_digest_of_earlier_versions(
     config = resolve(small(place, preset="0.1"), corpus)
     settings = {**config.model_dump(mode="json"), "corpus": corpus.checksum, "preset": "default"}
     later = ("missing", "modalities", "leading", "targets", "start", "split_valid", "folds", "subset")
-    for key in ("seed", "data", "engine", *later):
+    for key in ("seed", "data", "engine", "objective", "pretrain", *later):
         del settings[key]
     del settings["fit"]["loggers"]
     for name in LoaderConfig.SILENT:

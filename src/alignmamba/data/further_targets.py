@@ -5,9 +5,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated, Self
 
-import torch
+import numpy as np
 from pydantic import Field
-from torch import Tensor
 
 from alignmamba.contracts import (
     Config,
@@ -17,7 +16,6 @@ from alignmamba.contracts import (
     Split,
     Target,
     TargetKind,
-    TargetScale,
     Task,
 )
 from alignmamba.data.classes import Classes
@@ -273,28 +271,28 @@ def _number(where: str, value: float | int | str) -> float:
     return float(value)
 
 
-def further_targets(samples: Sequence[Sample], task: Task) -> dict[str, Tensor]:
-    """Values of every further target of a task, as `Batch.further` has them."""
+def further_targets(samples: Sequence[Sample], task: Task) -> dict[str, np.ndarray]:
+    """Values of every further target of a task, as `Batch.further` has them in tensors."""
     return {target.name: _values(samples, target) for target in task.further}
 
 
-def _values(samples: Sequence[Sample], target: Target) -> Tensor:
+def _values(samples: Sequence[Sample], target: Target) -> np.ndarray:
     """Values of one target; those of tokens padded to the length that the modality has in a batch."""
-    dtype = torch.int64 if target.has_one_class else torch.float64
+    dtype = np.int64 if target.has_one_class else np.float64
     if target.tokens is None:
-        return torch.tensor([value_of(sample, target) for sample in samples], dtype=dtype)
+        return np.array([value_of(sample, target) for sample in samples], dtype=dtype)
     longest = max([1, *(len(sample.features.get(target.tokens, ())) for sample in samples)])
     shape = (len(samples), longest, *((len(target.classes),) if target.kind == "multilabel" else ()))
-    values = torch.full(shape, -1 if target.has_one_class else math.nan, dtype=dtype)
+    values = np.full(shape, -1 if target.has_one_class else math.nan, dtype=dtype)
     for row, sample in enumerate(samples):
         own = _values_of_tokens(sample, target, target.tokens)
         if own:
-            values[row, : len(own)] = torch.tensor(own, dtype=dtype)
+            values[row, : len(own)] = own
     return values
 
 
-def further_scales(train: Split, task: Task) -> dict[str, TargetScale]:
-    """Scale of every further target that is a regression, over what of train has it, samples or tokens."""
+def regression_values(train: Split, task: Task) -> dict[str, list[float]]:
+    """Known values of every further target that is a regression, of samples or of tokens."""
     values: dict[str, list[float]] = {
         target.name: [] for target in task.further if target.kind == "regression"
     }
@@ -303,4 +301,4 @@ def further_scales(train: Split, task: Task) -> dict[str, TargetScale]:
             if target.name in values:
                 found = (value for value in _checked(sample, target) if isinstance(value, float))
                 values[target.name] += [value for value in found if not math.isnan(value)]
-    return {name: TargetScale.of(found) for name, found in values.items()}
+    return values

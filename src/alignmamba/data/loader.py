@@ -423,7 +423,7 @@ def collate(
         modalities={spec.name: _pad(samples, spec) for spec in modalities},
         ids=tuple(sample.id for sample in samples),
         targets=targets,
-        further=further_targets(samples, task),
+        further={name: torch.from_numpy(values) for name, values in further_targets(samples, task).items()},
         weights=_weights(samples, weights) if weights else None,
         groups=_groups(samples),
     )

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from alignmamba.contracts import ModalitySpec, Split, Standardisation, TargetScale, Task
-from alignmamba.data.further_targets import further_scales
+from alignmamba.data.further_targets import regression_values
 from alignmamba.errors import DataError
 
 # A channel whose standard deviation is below this share of its mean is constant up to the rounding of
@@ -66,6 +66,11 @@ def fit_standardisation(train: Split, modalities: Sequence[ModalitySpec], task: 
     return Standardisation(
         features=features, targets=TargetScale.of(targets), further=further_scales(train, task)
     )
+
+
+def further_scales(train: Split, task: Task) -> dict[str, TargetScale]:
+    """Scale of every further target that is a regression, over what of train has it, samples or tokens."""
+    return {name: TargetScale.of(values) for name, values in regression_values(train, task).items()}
 
 
 def finite_means(train: Split, modalities: Sequence[ModalitySpec]) -> dict[str, np.ndarray]:

@@ -95,8 +95,6 @@ class RunConfig(Config):
     """Options of the model that differ from the preset, for example ``{"d_model": 64}``."""
     modalities: tuple[Name, ...] = ()
     """Those of the corpus's modalities that the model gets; empty means all."""
-    leading: LeadingConfig = LeadingConfig()
-    """Labels that the run is about, in place of the target of the corpus."""
     targets: dict[Name, FurtherConfig] = Field(default_factory=dict)
     """Labels of the corpus that are predicted besides its target, by name, for example ``{"label_T":
     {"modality": "text"}}``."""
@@ -114,6 +112,8 @@ class RunConfig(Config):
     """
     fit: FitConfig = FitConfig()
     """Options of training."""
+    leading: LeadingConfig = LeadingConfig()
+    """Labels that the run is about, in place of the target of the corpus."""
     engine: EngineConfig = EngineConfig()
     """Options of the engine."""
     start: StartConfig = StartConfig()

@@ -32,7 +32,7 @@ JSON, SAFETENSORS = "application/json", "application/vnd.safetensors"
 
 @dataclass
 class Round:
-    """What one round gave, or all of them together."""
+    """Answers of one round, or of all of them together."""
 
     seconds: float = 0.0
     latencies: list[float] = field(default_factory=list)

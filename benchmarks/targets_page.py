@@ -26,7 +26,7 @@ LEADING: Final = (
 
 
 def refusals(method: Method) -> Iterator[tuple[str, str]]:
-    """What a method refuses, and its reason."""
+    """Kind of target that a method refuses, and its reason."""
     made: Any = method.network.config_class
     found: dict[str, list[str]] = {}
     for task in LEADING:

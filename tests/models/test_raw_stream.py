@@ -106,7 +106,7 @@ def test_the_end_is_the_prediction_of_the_whole_sample(
 
 
 def test_each_output_is_of_the_anchor_tokens_that_can_be_known() -> None:
-    """What was said on the way is what the fused tokens of the whole sample give, as far as they go."""
+    """Predictions on the way are those of the fused tokens of the whole sample, as far as they go."""
     built, given = model(), sample()
     batch = Batch.of(
         {name: [features] for name, (features, _) in given.items()},

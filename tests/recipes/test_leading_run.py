@@ -25,7 +25,8 @@ def arrays(count: int, role: str, kind: str = "multilabel", *, flipped: bool = F
     """Text that decides on one label and audio that decides on another; a fifth of the samples has none."""
     random = np.random.default_rng(len(role))
     text, audio = random.normal(size=(2, count))
-    there = [[float(t > 0), float(a > 1) if row % 3 else None] for row, (t, a) in enumerate(zip(text, audio))]  # noqa: B905
+    pairs = enumerate(zip(text, audio, strict=True))
+    there = [[float(t > 0), float(a > 1) if row % 3 else None] for row, (t, a) in pairs]
     if flipped:
         there = [[1 - (first or 0), second] for first, second in there]
     grades = np.digitize(text, (-0.5, 0.5)).tolist()

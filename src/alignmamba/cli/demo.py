@@ -9,7 +9,7 @@ from typing import Annotated
 
 from tyro.conf import Positional, arg
 
-from alignmamba.cli.verb import Verb, say, write
+from alignmamba.cli.verb import Verb, say
 from alignmamba.errors import ConfigError
 
 
@@ -57,11 +57,7 @@ class Demo(Verb):
         return 0
 
     def _announce(self, address: str) -> None:
-        if self.json:
-            self.emit({"address": address})
-        else:
-            write(f"demo at {address} (Ctrl-C ends it)")
-            sys.stdout.flush()
+        self.emit_address("demo", address)
         if not self.no_browser and _has_screen():
             webbrowser.open(address)
 

@@ -1,13 +1,12 @@
 """``alignmamba serve``: predictions for other programs over HTTP."""
 
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 from tyro.conf import Positional, arg
 
-from alignmamba.cli.verb import Verb, say, write
+from alignmamba.cli.verb import Verb, say
 from alignmamba.errors import ConfigError
 
 
@@ -58,14 +57,7 @@ class Serve(Verb):
                 together=self.together,
                 wait_seconds=self.wait,
             ),
-            announce=self._announce,
+            announce=lambda address: self.emit_address(f"serving {self.directory}", address),
             note=lambda line: say(f"note: {line}"),
         )
         return 0
-
-    def _announce(self, address: str) -> None:
-        if self.json:
-            self.emit({"address": address})
-        else:
-            write(f"serving {self.directory} at {address} (Ctrl-C ends it)")
-            sys.stdout.flush()

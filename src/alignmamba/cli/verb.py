@@ -57,6 +57,14 @@ class Verb(ABC):
         sys.stdout.write(safe_json(json.dumps(plain(result), ensure_ascii=False, allow_nan=False)) + "\n")
         sys.stdout.flush()
 
+    def emit_address(self, what: str, address: str) -> None:
+        """Print at once where a server listens."""
+        if self.json:
+            self.emit({"address": address})
+        else:
+            write(f"{what} at {address} (Ctrl-C ends it)")
+            sys.stdout.flush()
+
 
 @dataclass(frozen=True, kw_only=True)
 class RunsVerb(Verb):

@@ -1,14 +1,13 @@
 """Leading target of a task, chosen among the labels of samples."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
-
 from alignmamba.contracts import Corpus, Role, Sample, Split, Target, Task
 from alignmamba.data.further_targets import FurtherConfig, LabelConfig, Labels, target_of, value_of
+from alignmamba.data.views import ChangedSplit
 
 PRESENCE = ("no", "yes")
 """Classes of a label that says whether something is there."""
@@ -138,35 +137,13 @@ def with_own_target(sample: Sample, task: Task) -> Sample:
 
 
 @dataclass(frozen=True, kw_only=True)
-class LedSplit:
-    """A split whose samples have another target; meets `alignmamba.contracts.Split`."""
+class LedSplit(ChangedSplit):
+    """A split whose samples have another target."""
 
-    split: Split
     former: Task
     """Task of that split."""
     led: Led
 
-    @property
-    def role(self) -> Role:
-        """The role of the split."""
-        return self.split.role
-
-    @property
-    def ids(self) -> tuple[str, ...]:
-        """The ids of the split."""
-        return self.split.ids
-
-    @property
-    def lengths(self) -> Mapping[str, np.ndarray]:
-        """Modality name to the number of tokens of each sample, 0 where missing."""
-        return self.split.lengths
-
-    def __len__(self) -> int:
-        return len(self.split)
-
     def __getitem__(self, row: int) -> Sample:
         sample = with_own_target(self.split[row], self.former)
         return replace(sample, target=self.led.value(sample))
-
-    def __iter__(self) -> Iterator[Sample]:
-        return (self[row] for row in range(len(self)))

@@ -1,5 +1,6 @@
 """Splits seen otherwise: modalities by other names, samples under another role; no copies."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -111,8 +112,8 @@ class JoinedSplit:
 
 
 @dataclass(frozen=True, kw_only=True)
-class UnlabelledSplit:
-    """A split without targets and labels; meets `alignmamba.contracts.Split`."""
+class ChangedSplit(ABC):
+    """A split with something else in each of its samples; meets `alignmamba.contracts.Split`."""
 
     split: Split
 
@@ -134,11 +135,18 @@ class UnlabelledSplit:
     def __len__(self) -> int:
         return len(self.split)
 
-    def __getitem__(self, row: int) -> Sample:
-        return replace(self.split[row], target=None, labels={})
+    @abstractmethod
+    def __getitem__(self, row: int) -> Sample: ...
 
     def __iter__(self) -> Iterator[Sample]:
         return (self[row] for row in range(len(self)))
+
+
+class UnlabelledSplit(ChangedSplit):
+    """A split without targets and labels."""
+
+    def __getitem__(self, row: int) -> Sample:
+        return replace(self.split[row], target=None, labels={})
 
 
 def unlabelled(corpus: Corpus) -> Corpus:

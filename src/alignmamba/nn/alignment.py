@@ -491,12 +491,10 @@ def at_own_places(read: Tensor, mask: Tensor, number: Tensor, streams: Sequence[
         number: (batch, sum of times) int64, the number of each token's stream.
         streams: As they were put into the sequence, the tokens of each in their order.
     """
-    found = []
-    for place, stream in enumerate(streams):
-        x = read.new_zeros(*stream.mask.shape, read.shape[2])
-        x = x.masked_scatter(stream.mask.unsqueeze(-1), read[mask & (number == place)])
-        found.append(Tokens(x, stream.mask, stream.times))
-    return found
+    return [
+        Tokens(picked(read, mask & (number == place), s.mask.shape[1])[0], s.mask, s.times)
+        for place, s in enumerate(streams)
+    ]
 
 
 def picked(x: Tensor, chosen: Tensor, length: int) -> tuple[Tensor, Tensor]:

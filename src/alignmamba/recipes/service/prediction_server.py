@@ -3,6 +3,7 @@
 import ipaddress
 import socket
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final
@@ -85,8 +86,9 @@ def _run(app: PredictionApp, listening: socket.socket, announce: Callable[[], ob
     worker.start()
     try:
         announce()
+        # Not by `join`: one that a signal interrupts takes the thread for ended, up to Python 3.12.
         while listener.is_alive() and worker.is_alive():
-            listener.join(_POLL_SECONDS)
+            time.sleep(_POLL_SECONDS)
         raise ConfigError("serve: the server ended by itself")
     except KeyboardInterrupt:
         server.should_exit = True

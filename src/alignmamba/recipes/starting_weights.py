@@ -32,6 +32,8 @@ class StartingWeights:
     """Name in the network to the weights that it takes."""
     left: Mapping[str, str]
     """Name of a weight of the network that begins at random, to the reason."""
+    learned_anew: tuple[str, ...]
+    """Those of them that are learned."""
     unused: tuple[str, ...]
     """Weights of the finished run that the network has not."""
 
@@ -39,6 +41,10 @@ class StartingWeights:
     def facts(self) -> dict[str, Any]:
         """Record in ``run.json`` of them."""
         return {"taken": len(self.taken), "left": dict(self.left), "unused": list(self.unused)}
+
+    def rates(self, factor: float) -> dict[str, float]:
+        """`fit.rates` that learn with a factor what was taken, and what begins at random as ever."""
+        return {"": factor, **dict.fromkeys(self.learned_anew, 1.0)}
 
     def notes(self, run: str) -> tuple[str, ...]:
         """Sentences on what was taken and what was not."""
@@ -106,7 +112,12 @@ def starting_weights(config: RunConfig, network: Network[Any]) -> StartingWeight
         for name, value in own.items()
         if name not in taken
     }
-    return StartingWeights(taken=taken, left=left, unused=tuple(name for name in found if name not in own))
+    return StartingWeights(
+        taken=taken,
+        left=left,
+        learned_anew=tuple(name for name, _ in network.named_parameters() if name in left),
+        unused=tuple(name for name in found if name not in own),
+    )
 
 
 def _fits(own: Tensor, found: Tensor | None) -> bool:

@@ -57,6 +57,23 @@ def test_a_row_starts_from_runs_in_turn(corpus: Corpus, runs: tuple[str, ...]) -
     assert {cell.key for cell in plain} < {cell.key for cell in cells}
 
 
+def test_what_the_row_has_taken_learns_at_a_rate_of_its_own(corpus: Corpus, runs: tuple[str, ...]) -> None:
+    slow = cells_of(asked(runs, pretrained_rate=0.25), base(corpus), corpus)
+    rates = {cell.row: cell.config.fit.rates for cell in slow}
+    assert rates["late-fusion"] is None
+    found = rates["late-fusion, pretrained"]
+    assert found is not None
+    assert found.pop("") == 0.25
+    # Of a pretrained run everything is taken but what predicts.
+    assert found
+    assert all(name.startswith(("head.", "heads.")) and rate == 1 for name, rate in found.items())
+    same = [cell.key for cell in cells_of(asked(runs), base(corpus), corpus)]
+    assert [cell.key == other for cell, other in zip(slow, same, strict=True)] == [True, True, False] * 3
+    set_already = base(corpus, fit={"epochs": 1, "rates": {"": 0.5}})
+    with pytest.raises(AlignMambaError, match=r"pretrained_rate: found beside fit\.rates, expected one of"):
+        cells_of(asked(runs, pretrained_rate=0.25), set_already, corpus)
+
+
 def test_runs_that_cannot_be_a_start_are_refused(
     corpus: Corpus, runs: tuple[str, ...], tmp_path: Path
 ) -> None:

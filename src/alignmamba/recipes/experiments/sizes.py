@@ -58,6 +58,8 @@ class SizesOptions(BesideOptions):
     """Cut the valid split in the same proportion as train."""
     pretrained: Annotated[tuple[str, ...], Field(title="RUN ...")] = ()
     """Add a row of the model that starts from finished runs, which seeds take in turn."""
+    pretrained_rate: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1.0
+    """Factor on the learning rate of the weights that this row takes; 0 leaves them as they are."""
     missing_rates: Annotated[tuple[Rate, ...], Field(title="R ...")] = ()
     """Score each model that was trained on everything also with modalities missing at these rates."""
 
@@ -87,6 +89,11 @@ class Sizes(GridExperiment[SizesOptions, MissingAnalysis]):
             raise ConfigError(
                 f"missing_rates: corpus {corpus.name!r} has one modality, which no sample can do without"
             )
+        if asked.pretrained_rate != 1 and not asked.pretrained:
+            raise ConfigError(
+                f"pretrained_rate: found {asked.pretrained_rate:g}, but no row starts from a run; take"
+                " --pretrained"
+            )
 
     def cells(self, asked: SizesOptions, base: RunConfig, corpus: Corpus) -> Iterator[Cell]:
         """Every row at every size. All rows of a seed learn from the same samples."""
@@ -94,6 +101,8 @@ class Sizes(GridExperiment[SizesOptions, MissingAnalysis]):
             raise ConfigError(
                 f"subset.size: found {base.subset.size}, but the grid gives every run its own; take --sizes"
             )
+        if base.fit.rates and asked.pretrained_rate != 1:
+            raise ConfigError("pretrained_rate: found beside fit.rates, expected one of the two")
         sizes = asked.sizes_for(corpus)
         smallest = asked.subset(sizes[0], corpus, base.seed)
         if smallest.size:
@@ -103,7 +112,7 @@ class Sizes(GridExperiment[SizesOptions, MissingAnalysis]):
             rows = list(rows_beside(asked, run, corpus, column=str(size)))
             if asked.pretrained:
                 at = next((place for place, each in enumerate(rows) if each.row == base.model), 0)
-                rows.insert(at + 1, _started(asked.pretrained, run, corpus, column=str(size)))
+                rows.insert(at + 1, _started(asked, run, corpus, column=str(size)))
             yield from rows
             for rate in _rates(asked, corpus):
                 analysis = MissingAnalysis(kind=Missing.name, missing=MissingOptions().withheld(rate))
@@ -146,13 +155,15 @@ class Sizes(GridExperiment[SizesOptions, MissingAnalysis]):
         return files
 
 
-def _started(runs: Sequence[str], base: RunConfig, corpus: Corpus, *, column: str) -> Cell:
+def _started(asked: SizesOptions, base: RunConfig, corpus: Corpus, *, column: str) -> Cell:
     """The model, from the weights of the run whose turn it is."""
-    start = StartConfig(run=runs[base.seed % len(runs)])
-    row = f"{base.model}, {PRETRAINED}"
-    made = cell(row, pinned_start(base.model_copy(update={"start": start})), corpus, column=column)
-    planned_start(made.config, corpus)  # refuses a run of which nothing fits
-    return made
+    start = StartConfig(run=asked.pretrained[base.seed % len(asked.pretrained)])
+    run = pinned_start(base.model_copy(update={"start": start}))
+    weights = planned_start(run, corpus)  # refuses a run of which nothing fits
+    if asked.pretrained_rate != 1:
+        fit = run.fit.model_copy(update={"rates": weights.rates(asked.pretrained_rate)})
+        run = run.model_copy(update={"fit": fit})
+    return cell(f"{base.model}, {PRETRAINED}", run, corpus, column=column)
 
 
 def _rates(asked: SizesOptions, corpus: Corpus) -> tuple[float, ...]:
@@ -208,9 +219,11 @@ def _notes(grid: Grid) -> Iterator[str]:
         yield "The valid split is cut in the same proportion."
     if runs := grid.plan.settings.get("pretrained"):
         whose = "one run" if len(runs) == 1 else f"{len(runs)} runs, which seeds take in turn"
+        rate = grid.plan.settings.get("pretrained_rate", 1.0)
+        how = "" if rate == 1 else f", which learn at {rate:g} of the learning rate"
         yield (
-            f"Rows that end in {PRETRAINED!r} start from the weights of {whose}. Intervals and tests take no"
-            " account of how else those might have come out."
+            f"Rows that end in {PRETRAINED!r} start from the weights of {whose}{how}. Intervals and tests"
+            " take no account of how else those might have come out."
         )
 
 

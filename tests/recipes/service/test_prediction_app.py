@@ -145,9 +145,8 @@ def test_safetensors_get_the_same_answers(
     check(answers, expected, ids)
 
 
-def test_requests_that_come_together_are_predicted_together_and_stay_apart(
-    served: Served, samples: list[Sample], expected: dict[str, Any]
-) -> None:
+def held_up(served: Served) -> tuple[threading.Event, threading.Event]:
+    """Let the model begin, which sets the first event, and wait for the second."""
     begun, go_on = threading.Event(), threading.Event()
     answer = served.app.queue._answer
 
@@ -157,6 +156,13 @@ def test_requests_that_come_together_are_predicted_together_and_stay_apart(
         return answer(given)
 
     served.app.queue._answer = slow
+    return begun, go_on
+
+
+def test_requests_that_come_together_are_predicted_together_and_stay_apart(
+    served: Served, samples: list[Sample], expected: dict[str, Any]
+) -> None:
+    begun, go_on = held_up(served)
     with ThreadPoolExecutor(12) as pool:
         first = pool.submit(served.predict, {"samples": [sent(samples[0])]})
         begun.wait()
@@ -192,15 +198,7 @@ def test_joined_requests_take_one_pass(served: Served, samples: list[Sample]) ->
 
 
 def test_a_full_queue_is_503(served: Served, samples: list[Sample]) -> None:
-    begun, go_on = threading.Event(), threading.Event()
-    answer = served.app.queue._answer
-
-    def slow(given: Sequence[Sample]) -> Sequence[dict[str, Any]]:
-        begun.set()
-        go_on.wait()
-        return answer(given)
-
-    served.app.queue._answer = slow
+    begun, go_on = held_up(served)
     one = {"samples": [sent(samples[0])]}
     many = {"samples": [{**sent(samples[0]), "id": str(number)} for number in range(20)]}
     with ThreadPoolExecutor(2) as pool:

@@ -20,7 +20,7 @@ from alignmamba.data.archive import write_corpus
 from alignmamba.media.recipe import composed
 from alignmamba.recipes.clip_page.clip_page import write_clip_page
 from alignmamba.recipes.configuration import check_config, read_config
-from alignmamba.recipes.extraction.clip_table import LabelChoice, labelled_clips
+from alignmamba.recipes.extraction.clip_table import labelled_clips
 from alignmamba.recipes.extraction.extraction import extract
 from alignmamba.recipes.report.page import write_page
 from alignmamba.recipes.training_run import train
@@ -146,7 +146,7 @@ def page_of_clip(place: Path) -> Path:
     recipe = composed(
         {"text": "hashed", "words": "subtitles", "audio": "logmel", "video": "pixels"}, {}
     ).recipe
-    extract(labelled_clips(clips, clips / "labels.csv", LabelChoice()), recipe, corpus)
+    extract(labelled_clips(clips, clips / "labels.csv"), recipe, corpus)
     runs = []
     for seed in range(SEEDS):
         settings = read_config(EXAMPLES / "demo_video.yaml", overrides={"data": str(corpus), "seed": seed})

@@ -5,8 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from alignmamba import FitConfig, RunConfig, train
+from alignmamba.data.leading_target import LeadingConfig
 from alignmamba.media.recipe import composed
-from alignmamba.recipes.extraction.clip_table import LabelChoice, labelled_clips
+from alignmamba.recipes.extraction.clip_table import labelled_clips
 from alignmamba.recipes.extraction.extraction import extract
 from made_clips import write_clip
 
@@ -44,9 +45,9 @@ def make_clip_runs(folder: Path) -> ClipRuns:
         {"text": "hashed", "words": "subtitles", "audio": "logmel", "video": "pixels"}, {"text.width": 32}
     ).recipe
     corpus, scored = folder / "corpus", folder / "scored"
-    table = labelled_clips(clips, clips / "labels.csv", LabelChoice())
+    table = labelled_clips(clips, clips / "labels.csv")
     extract(table, recipe, corpus)
-    by_score = LabelChoice(name="score", range=(-3.0, 3.0))
+    by_score = LeadingConfig(labels=("score",), label_range=(-3.0, 3.0))
     (folder / "corpus.clips").rename(folder / "scored.clips")  # read once
     extract(labelled_clips(clips, clips / "labels.csv", by_score), recipe, scored)
 

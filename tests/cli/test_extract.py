@@ -2,11 +2,14 @@
 
 import csv
 import json
+import shutil
 from pathlib import Path
 from typing import Any, Protocol
 
 import pytest
 
+from alignmamba import load_corpus
+from alignmamba.recipes.extraction.extraction import store_of
 from made_clips import write_clip
 
 
@@ -17,11 +20,13 @@ class Cli(Protocol):
 @pytest.fixture(scope="module")
 def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("clips")
-    rows = ["file,label,split"]
+    rows = ["file,label,split,grade,happy,sad"]
+    grades, moods = ["low", "high", "", "middle", "low", "high", "middle"], ["1,0", "0,", ",", "1,1"] * 2
     for number, split in enumerate(["train"] * 4 + ["valid"] * 2 + ["test"]):
         write_clip(folder / f"c{number}.mp4", 0.5)
         (folder / f"c{number}.txt").write_text("hello there")
-        rows.append(f"c{number}.mp4,{'glad' if number % 2 else 'sad'},{split}")
+        label = "glad" if number % 2 else "sad"
+        rows.append(f"c{number}.mp4,{label},{split},{grades[number]},{moods[number]}")
     (folder / "labels.csv").write_text("\n".join([*rows, ""]))
     return folder
 
@@ -97,7 +102,13 @@ def test_one_clip_is_shown_with_what_it_lacks(cli: Cli, clips: Path, tmp_path: P
         (["--out", "x", "--resume"], "resume: found no"),
         (["--out", "x", "--workers", "0"], "workers"),
         (["--out", "x", "--label", "mood"], "expected a column 'mood'"),
-        (["--out", "x", "--classes", "a", "b"], "expected one of a, b"),
+        (["--out", "x", "--label", "happy", "mood"], "labels.csv: expected a column 'mood', found ['file',"),
+        (
+            ["--out", "x", "--label", "grade", "--task", "ordinal"],
+            "labels.csv: classes: found none, expected the",
+        ),
+        (["--out", "x", "--label", "happy", "label", "--task", "multilabel"], "'sad', expected a number"),
+        (["--out", "x", "--classes", "a", "b"], "expected one of ['a', 'b']"),
     ],
 )
 def test_what_cannot_be_meant_is_refused_in_one_line(
@@ -128,6 +139,47 @@ def test_media_files_are_predicted_as_those_of_training(
     assert set(of_clips) == {"c5", "c6"}
     for name, row in of_clips.items():
         assert float(row["p(sad)"]) == pytest.approx(float(of_corpus[name]["p(sad)"]), abs=1e-5)
+
+
+LEADING: dict[str, tuple[list[str], set[str], set[str], str]] = {
+    "ordinal": (
+        ["--label", "grade", "--task", "ordinal", "--classes", "low", "middle", "high"],
+        {"prediction", "p(low)", "p(middle)", "p(high)"},
+        {"accuracy", "mae_classes", "kappa"},
+        "note: 1 rows of labels.csv lack the label that leads and were kept for others, 'c2' first.",
+    ),
+    "multilabel": (
+        ["--label", "happy", "sad"],
+        {"prediction(happy)", "prediction(sad)", "p(happy)", "p(sad)"},
+        {"accuracy_labels", "f1_labels", "accuracy(happy)"},
+        "note: several labels: happy, sad are one target.",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", LEADING)
+def test_clips_of_ordered_classes_or_several_labels_lead_to_scores(
+    cli: Cli, clips: Path, extracted: Path, tmp_path: Path, kind: str
+) -> None:
+    options, columns, scores, note = LEADING[kind]
+    corpus, run, table = tmp_path / "corpus", tmp_path / "run", tmp_path / "said.csv"
+    shutil.copytree(store_of(extracted), store_of(corpus))  # read once
+    code, out, err = cli("extract", clips, "--out", corpus, "--words", "spread", *options, "--json")
+    assert code == 0, err
+    assert (report := json.loads(out))["task"]["kind"] == kind
+    assert (report["cached"], report["samples"]) == (7, {"train": 4, "valid": 2, "test": 1})
+    assert note in err
+    target = load_corpus(corpus).split("train")[2]  # whose cells are empty
+    assert (target.target, target.labels["label"]) == (None, "sad")
+    small = ["options.d_model=16", "options.depth=1", "fit.epochs=1"]
+    assert cli("train", "--data", corpus, "--set", *small, "--out", run)[0] == 0
+    code, out, _ = cli("evaluate", run, "--split", "valid", "--json")
+    assert code == 0
+    assert scores <= set(json.loads(out)["metrics"])
+    assert cli("predict", run, clips / "c5.mp4", "--out", table)[0] == 0
+    (row,) = csv.DictReader(table.read_text().splitlines())
+    assert set(row) == {"id", "split", *columns}
+    assert all(0 <= float(row[name]) <= 1 for name in columns if name.startswith("p("))
 
 
 def test_a_clip_without_pictures_is_predicted_without_them(cli: Cli, trained: Path, tmp_path: Path) -> None:

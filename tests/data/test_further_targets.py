@@ -92,6 +92,7 @@ def test_targets_are_added_to_those_of_the_corpus() -> None:
         ({"mood": {"modality": "video"}}, "targets.mood.modality: found 'video', expected one of sound"),
         ({"mood": {"kind": "multilabel", "labels": ("a",), "classes": ("x", "y")}}, "targets.mood: labels"),
         ({"score": {"kind": "ordinal", "classes": ("1",)}}, "targets.score: classes: an ordinal"),
+        ({"mood": {"kind": "ordinal"}}, "targets.mood.classes: found none, expected the words of the labels"),
     ],
 )
 def test_what_does_not_fit_is_refused(targets: dict[str, dict[str, Any]], message: str) -> None:

@@ -70,7 +70,7 @@ class Extract(EngineVerb):
     """Read media files into a corpus: sound, pictures and words, with the times at which they occur.
 
     The table has a row for each clip: `file`, or `video_id` and `clip_id`; `label`; perhaps `split`, `text`,
-    `start`, `end`, `group`. Other columns are kept as further labels. Transcripts are found beside the clips.
+    `start`, `end`, `group`. Other columns are kept as labels. Transcripts are found beside the clips.
 
     `alignmamba doctor --media` lists the readers. Repeat the command to resume: clips that were read stay in
     DIR.clips. See docs/media.md.
@@ -84,10 +84,12 @@ class Extract(EngineVerb):
         Path | None, arg(metavar="FILE", help_behavior_hint="(default: labels.csv in CLIPS)")
     ] = None
     """Table of the clips; without one all media files are taken, without labels."""
-    label: Annotated[str, arg(metavar="COLUMN")] = "label"
-    """Column of the label to predict."""
-    task: Literal["auto", "regression", "classification"] = "auto"
-    """Task; auto: classification where a label is a word, else regression."""
+    label: Annotated[
+        tuple[str, ...], arg(metavar="NAME [NAME ...]", help_behavior_hint="(default: label)")
+    ] = ()
+    """Column to predict; several become one target, or a target and further ones."""
+    task: Literal["auto", "regression", "classification", "ordinal", "multilabel"] = "auto"
+    """Kind of the target; auto: classes where it is words, else a number, or several labels from 0 on."""
     classes: Annotated[
         tuple[str, ...], arg(metavar="NAME ...", help_behavior_hint="(default: as found)")
     ] = ()
@@ -95,7 +97,7 @@ class Extract(EngineVerb):
     range: Annotated[
         tuple[float, float] | None, arg(metavar="LOW HIGH", help_behavior_hint="(default: any)")
     ] = None
-    """Smallest and largest label of a regression, for example -3 3."""
+    """Smallest and largest number, for example -3 3."""
     text: str = "hashed"
     words: str = "auto"
     audio: str = "logmel"
@@ -193,12 +195,8 @@ class Extract(EngineVerb):
         return composed(chosen, settings)
 
     def _table(self) -> "ClipTable":
-        from alignmamba.recipes.extraction.clip_table import (
-            LabelChoice,
-            files_alone,
-            labelled_clips,
-            labels_beside,
-        )
+        from alignmamba.data.leading_target import LeadingConfig
+        from alignmamba.recipes.extraction.clip_table import files_alone, labelled_clips, labels_beside
 
         if not self.clips:
             raise ConfigError("extract: expected a folder of media files, or files, found none")
@@ -211,8 +209,9 @@ class Extract(EngineVerb):
             return replace(alone, notes=(*alone.notes, "There is no table of labels: all clips are in test."))
         if len(self.clips) > 1 or not folder.is_dir():
             raise ConfigError("labels: expected one folder of clips with them, found files")
-        choice = LabelChoice(name=self.label, kind=self.task, classes=self.classes, range=self.range)
-        return labelled_clips(folder, table, choice)
+        kind = None if self.task == "auto" else self.task
+        leading = LeadingConfig(labels=self.label, kind=kind, classes=self.classes, label_range=self.range)
+        return labelled_clips(folder, table, leading)
 
     def _show_clip(self) -> int:
         from alignmamba.media.clip import MediaClip

@@ -181,6 +181,8 @@ def target_of(
         classes = classes or labels
     elif kind != "regression" and not classes:
         classes = _classes(where, found[labels[0]])
+        if kind == "ordinal" and worded:
+            raise ConfigError(f"{where}.classes: found none, expected the words of the labels in their order")
     try:
         return Target(
             **{**given.model_dump(), "name": name, "kind": kind, "labels": labels, "classes": classes}
@@ -199,7 +201,7 @@ def _classes(where: str, values: Sequence[float | int | str]) -> tuple[str, ...]
         )
     numbers = sorted(value for value in distinct if not isinstance(value, str))
     words = sorted(value for value in distinct if isinstance(value, str))
-    return (*(f"{value:g}" for value in numbers), *words)
+    return (*(f"{value:.15g}" for value in numbers), *words)
 
 
 Value = float | int | tuple[float, ...]
@@ -266,7 +268,7 @@ def _value(where: str, given: Sequence[float | int | str | None], target: Target
 
 
 def _number(where: str, value: float | int | str) -> float:
-    if isinstance(value, str):
+    if isinstance(value, str) or math.isinf(value):
         raise DataError(f"{where}: found {shown(value)}, expected a number")
     return float(value)
 

@@ -102,7 +102,7 @@ def leading(
         given.kind is None and plural and all(_is_presence(name, known) for name in given.labels)
     )
     own = {**given.model_dump(), "labels": given.labels if several else (first,)}
-    target = target_of(first, FurtherConfig(**own), known, modalities, where="leading")
+    target = target_of(REST, FurtherConfig(**own), known, modalities, where="leading")
     added: dict[str, tuple[str, ...]] = {}
     if rest and not several:
         together = len(rest) > 1 and all(_is_presence(name, known) for name in rest)

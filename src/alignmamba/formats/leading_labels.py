@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from alignmamba.contracts import Sample, TargetKind, Task
+from alignmamba.contracts import Sample, Target, TargetKind, Task
+from alignmamba.data.further_targets import Labels
 from alignmamba.data.leading_target import LeadingConfig, Led, leading, with_own_target
 from alignmamba.data.user_arrays import SplitArrays
 from alignmamba.data.validity import plain_scalar
@@ -28,23 +29,42 @@ def led_by_labels(foreign: Foreign, names: Sequence[str], *, kind: TargetKind | 
     task = foreign.task if foreign.task.labels else foreign.task.model_copy(update={"labels": (names[0],)})
     rows = {role: _samples(split, task) for role, split in foreign.splits.items()}
     known = [sample.labels for samples in rows.values() for sample in samples]
+    modalities = list(dict.fromkeys(name for split in foreign.splits.values() for name in split.features))
+    given = LeadingConfig(labels=tuple(names), kind=kind)
+    led = led_in_file(given, known, further=task.further, modalities=modalities)
+    splits = {role: _led(split, rows[role], led) for role, split in foreign.splits.items()}
+    note = several_labels(led.task)
+    return replace(foreign, task=led.task, splits=splits, notes=(*foreign.notes, note))
+
+
+def led_in_file(
+    given: LeadingConfig,
+    known: Sequence[Labels],
+    *,
+    further: Sequence[Target] = (),
+    modalities: Sequence[str] = (),
+) -> Led:
+    """The task that labels of a file lead, as `leading` makes it of those of all samples.
+
+    Raises:
+        DataError: If no sample has such a label, or the options do not fit the labels.
+    """
     there = dict.fromkeys(name for labels in known for name in labels)
-    for name in names:
+    for name in given.labels:
         if name not in there:
             raise DataError(f"label {name!r}: expected some of {', '.join(there) or 'none'}")
-    modalities = list(dict.fromkeys(name for split in foreign.splits.values() for name in split.features))
     try:
-        led = leading(LeadingConfig(labels=tuple(names), kind=kind), known, task.further, modalities)
+        return leading(given, known, further, modalities)
     except ConfigError as error:
         raise DataError(str(error)) from None
-    splits = {role: _led(split, rows[role], led) for role, split in foreign.splits.items()}
-    others = ", ".join(target.name for target in led.task.further)
-    note = (
-        f"several labels: {', '.join(led.task.classes)} are one target"
-        if led.task.kind == "multilabel"
-        else f"several labels: {names[0]} leads, further targets are {others}"
-    )
-    return replace(foreign, task=led.task, splits=splits, notes=(*foreign.notes, note))
+
+
+def several_labels(task: Task) -> str:
+    """Note on what several labels were made into."""
+    if task.kind == "multilabel":
+        return f"several labels: {', '.join(task.classes)} are one target"
+    others = ", ".join(target.name for target in task.further)
+    return f"several labels: {task.labels[0]} leads, further targets are {others}"
 
 
 def _samples(split: SplitArrays, task: Task) -> list[Sample]:

@@ -2,13 +2,14 @@
 
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from alignmamba.data.leading_target import LeadingConfig
 from alignmamba.errors import ConfigError, DataError
 from alignmamba.recipes.extraction.clip_table import (
     ClipTable,
-    LabelChoice,
     dealt_roles,
     files_alone,
     labelled_clips,
@@ -25,10 +26,10 @@ def folder_with(tmp_path: Path, *names: str) -> Path:
     return folder
 
 
-def table_of(folder: Path, text: str, **choice: object) -> ClipTable:
+def table_of(folder: Path, text: str, **leading: Any) -> ClipTable:
     table = folder / "labels.csv"
     table.write_text(text, encoding="utf-8")
-    return labelled_clips(folder, table, LabelChoice(**choice))  # type: ignore[arg-type]
+    return labelled_clips(folder, table, LeadingConfig(**leading))
 
 
 def test_files_are_named_by_their_place_below_the_folder(tmp_path: Path) -> None:
@@ -93,7 +94,7 @@ def test_words_are_classes_and_numbers_are_scores(tmp_path: Path) -> None:
     assert told.task.classes == ("0", "1")
     ordered = table_of(folder, numbers, classes=("1", "0"))
     assert ordered.task.classes == ("1", "0")
-    ranged = table_of(folder, numbers, range=(-3.0, 3.0))
+    ranged = table_of(folder, numbers, label_range=(-3.0, 3.0))
     assert ranged.task.is_sentiment
 
 
@@ -111,18 +112,36 @@ def test_words_are_classes_and_numbers_are_scores(tmp_path: Path) -> None:
         ("file,label\na.mp4,1\na.mp4,2\n", {}, "'a' appears 2 times"),
         (
             "file,label\na.mp4,4\n",
-            {"range": (-3.0, 3.0)},
-            "row 1: label: found '4', expected a number from -3",
+            {"label_range": (-3.0, 3.0)},
+            "sample 'a', label 'label': found 4, expected -3 to 3",
         ),
-        ("file,label\na.mp4,inf\n", {}, "row 1: label: found 'inf'"),
-        ("file,label\na.mp4,sad\n", {"kind": "regression"}, "row 1: label: found 'sad', expected a number"),
-        ("file,label\na.mp4,sad\n", {}, "found one class, 'sad'"),
+        ("file,label\na.mp4,inf\n", {}, "sample 'a', label 'label': found inf, expected a number"),
+        (
+            "file,label\na.mp4,1\nb.mp4,sad\n",
+            {"kind": "regression"},
+            "sample 'b', label 'label': found 'sad', expected a number",
+        ),
+        ("file,label\na.mp4,sad\n", {}, "classes: a classification task needs at least 2, found 1"),
         (
             "file,label\na.mp4,sad\n",
             {"classes": ("glad", "bad")},
-            "row 1: label: found 'sad', expected one of",
+            "sample 'a', label 'label': found 'sad', expected one of",
         ),
-        ("file,label\na.mp4,1\n", {"name": "mood"}, "expected a column 'mood'"),
+        ("file,label\na.mp4,1\n", {"labels": ("mood",)}, "expected a column 'mood'"),
+        ("file,x\na.mp4,1\n", {"labels": ("x", "mood")}, "expected a column 'mood', found ['file', 'x']"),
+        ("file,x,y\na.mp4,1,\n", {"labels": ("x", "y")}, "label 'y': expected some of x"),
+        (
+            "file,x,y\na.mp4,1,0\nb.mp4,0,yes\n",
+            {"labels": ("x", "y"), "kind": "multilabel"},
+            "sample 'b', label 'y': found 'yes', expected a number",
+        ),
+        ("file,x\na.mp4,1\n", {"labels": ("x", "x")}, "classes: names must be distinct"),
+        (
+            "file,x\na.mp4,low\nb.mp4,high\n",
+            {"labels": ("x",), "kind": "ordinal"},
+            "classes: found none, expected the words",
+        ),
+        ("file,x,start\na.mp4,-1,0\n", {"labels": ("x", "x y")}, "expected a column 'x y'"),
         ("file,label,split\na.mp4,1,holdout\n", {}, "expected rows of the splits"),
         ("video_id,clip_id,label\nv,1,1\n", {}, "found no media file v/1"),
         ("video_id,clip_id,label\n..,a,1\n", {}, "found '..', expected the name of a video"),
@@ -138,10 +157,80 @@ def test_what_a_table_must_not_say(tmp_path: Path, text: str, choice: dict[str, 
 def test_options_that_contradict_the_task_are_refused(tmp_path: Path) -> None:
     folder = folder_with(tmp_path, "a.mp4", "b.mp4")
     text = "file,label\na.mp4,1\nb.mp4,2\n"
-    with pytest.raises(ConfigError, match="classes"):
+    with pytest.raises(DataError, match=r"labels\.csv: classes: expected none for a regression"):
         table_of(folder, text, kind="regression", classes=("1", "2"))
-    with pytest.raises(ConfigError, match="range"):
-        table_of(folder, text, kind="classification", range=(0.0, 1.0))
+    for kind in ("classification", "ordinal", "multilabel"):
+        with pytest.raises(ConfigError, match=f"range: found it for a task of the kind {kind}"):
+            table_of(folder, text, kind=kind, label_range=(0.0, 1.0))
+
+
+def test_several_columns_from_0_on_are_one_target(tmp_path: Path) -> None:
+    folder = folder_with(tmp_path, *(f"{name}.mp4" for name in "abcd"))
+    rows = "file,Happy,sad,label,split\na.mp4,1,0,glad,train\nb.mp4,2,,bad,train\nc.mp4,,,,train\n"
+    found = table_of(folder, rows + "d.mp4,,,bad,train\n", labels=("happy", "sad"))
+    assert (found.task.kind, found.task.classes, found.task.labels) == (
+        *("multilabel", ("Happy", "sad"), ("Happy", "sad")),
+    )
+    first, second, last = found.rows
+    assert first.target == (1.0, 0.0)
+    assert str(second.target) == "(1.0, nan)"  # NaN is equal to nothing
+    assert (last.id, last.target, dict(last.labels)) == ("d", None, {"label": "bad"})
+    assert found.notes == (
+        "several labels: Happy, sad are one target.",
+        "1 rows of labels.csv have no label and were dropped, 'c' first.",
+        "1 rows of labels.csv lack the label that leads and were kept for others, 'd' first.",
+    )
+    assert table_of(folder, "file,x\na.mp4,1\n", labels=("x",), kind="multilabel").task.classes == ("x",)
+
+
+def test_of_other_columns_the_first_leads(tmp_path: Path) -> None:
+    folder = folder_with(tmp_path, "a.mp4", "b.mp4")
+    rows = "file,label,label_T,mood,happy,sad\na.mp4,-1,1,glad,0,1\nb.mp4,2,,bad,1,1\n"
+    found = table_of(folder, rows, labels=("label", "label_T", "mood"))
+    assert [row.target for row in found.rows] == [-1.0, 2.0]
+    further = [(each.name, each.kind, each.classes) for each in found.task.further]
+    assert further == [("label_T", "regression", ()), ("mood", "classification", ("bad", "glad"))]
+    assert dict(found.rows[0].labels) == {"label_T": 1.0, "mood": "glad", "happy": 0.0, "sad": 1.0}
+    found = table_of(folder, rows, labels=("label", "happy", "sad"))
+    assert [(each.name, each.labels) for each in found.task.further] == [("labels", ("happy", "sad"))]
+
+
+def test_ordered_classes_are_numbers_in_order_or_words_as_they_are_named(tmp_path: Path) -> None:
+    folder = folder_with(tmp_path, *(f"{name}.mp4" for name in "abc"))
+    numbers = table_of(
+        folder, "file,label,mode\na.mp4,10,train\nb.mp4,2,train\nc.mp4,,train\n", kind="ordinal"
+    )
+    assert (numbers.task.kind, numbers.task.classes) == ("ordinal", ("2", "10"))
+    assert [row.target for row in numbers.rows] == ["10", "2"]
+    rows = "file,the grade,mode\na.mp4,none,train\nb.mp4,fair,train\nc.mp4,,train\n"
+    classes = ("none", "fair", "good")
+    words = table_of(folder, rows, labels=("the grade",), kind="ordinal", classes=classes)
+    assert words.task.classes == classes
+    assert [row.target for row in words.rows] == ["none", "fair"]
+
+
+def test_a_clip_is_not_kept_for_its_speaker(tmp_path: Path) -> None:
+    folder = folder_with(tmp_path, "a.mp4", "b.mp4", "c.mp4")
+    rows = "file,label,split,speaker,note\na.mp4,1,train,x,\nb.mp4,,train,x,\nc.mp4,,train,y,odd\n"
+    found = table_of(folder, rows)
+    assert [(row.id, row.target) for row in found.rows] == [("a", 1.0), ("c", None)]
+
+
+@pytest.mark.parametrize(
+    ("leading", "kind", "classes"),
+    [
+        ({"kind": "multilabel", "labels": ("x", "y")}, "multilabel", ("x", "y")),
+        ({"kind": "ordinal", "labels": ("x",), "classes": ("low", "high")}, "ordinal", ("low", "high")),
+        ({"labels": ("x",), "classes": ("low", "high")}, "classification", ("low", "high")),
+        ({"kind": "ordinal", "labels": ("x",)}, "regression", ()),
+    ],
+)
+def test_clips_whose_labels_are_empty_are_to_be_predicted(
+    tmp_path: Path, leading: dict[str, Any], kind: str, classes: tuple[str, ...]
+) -> None:
+    found = table_of(folder_with(tmp_path, "a.mp4"), "file,x,y\na.mp4,,\n", **leading)
+    assert (found.task.kind, found.task.classes) == (kind, classes)
+    assert [(row.role, row.target) for row in found.rows] == [("test", None)]
 
 
 def test_a_link_out_of_the_folder_is_refused(tmp_path: Path) -> None:

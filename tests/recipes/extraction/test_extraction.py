@@ -19,7 +19,7 @@ from alignmamba.media.clip import MediaClip
 from alignmamba.media.recipe import Recipe, composed
 from alignmamba.recipes.extraction.clip_engines import ClipEngine, outcomes
 from alignmamba.recipes.extraction.clip_store import ClipStore, clip_key
-from alignmamba.recipes.extraction.clip_table import LabelChoice, files_alone, labelled_clips
+from alignmamba.recipes.extraction.clip_table import files_alone, labelled_clips
 from alignmamba.recipes.extraction.clip_work import ClipOrder, read_clip
 from alignmamba.recipes.extraction.extraction import FAILED, Extraction, extract, store_of
 from made_clips import write_clip
@@ -50,7 +50,7 @@ def recipe(**changes: str) -> Recipe:
 
 
 def extracted(folder: Path, out: Path, **options: Any) -> Extraction:
-    table = labelled_clips(folder, folder / "labels.csv", LabelChoice())
+    table = labelled_clips(folder, folder / "labels.csv")
     return extract(table, options.pop("recipe", None) or recipe(), out, **options)
 
 

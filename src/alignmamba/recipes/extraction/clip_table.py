@@ -6,11 +6,13 @@ from collections import Counter, deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final
 
-from alignmamba.contracts import ROLES, Role, Task
+from alignmamba.contracts import ROLES, Role, Sample, TargetKind, Task
+from alignmamba.data.leading_target import LeadingConfig
 from alignmamba.errors import ConfigError, DataError, shown
 from alignmamba.formats.folds import split_roles
+from alignmamba.formats.leading_labels import led_in_file, several_labels
 from alignmamba.formats.tables.array_description import is_file
 from alignmamba.formats.tables.foreign_tables import (
     as_number,
@@ -18,6 +20,7 @@ from alignmamba.formats.tables.foreign_tables import (
     further_labels,
     is_absent,
     is_missing,
+    label_number,
     read_columns,
 )
 from alignmamba.media.clip import MediaClip
@@ -31,8 +34,12 @@ SHARES: Final[Mapping[Role, float]] = {"train": 0.7, "valid": 0.1, "test": 0.2}
 _FOLDERS = ("", "Raw")
 """Folders of clips below the one that is given; MMSA-FET has the second."""
 _OF_CLIP = frozenset(["file", "video_id", "clip_id", "text", "start", "end"])
-_OF_SAMPLE = frozenset(["id", "label", "split", "mode", "group"])
-"""Columns that are no further labels."""
+_NO_LABELS = _OF_CLIP | {"id", "split", "mode", "group", ""}
+"""Columns that are no labels."""
+_GROUPS = ("group", "speaker", "video_id")
+"""Columns of groups, of which the first is taken."""
+_LABEL = "label"
+"""Column of the label that leads, if none is named."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,15 +49,15 @@ class ClipRow:
     id: str
     clip: MediaClip
     role: Role
-    target: float | str | None = None
+    target: float | str | tuple[float, ...] | None = None
     group: str | None = None
     labels: Mapping[str, float | str | None] = field(default_factory=dict)
 
     @property
-    def known_target(self) -> float | str:
-        """The target of a row that has one."""
-        assert self.target is not None
-        return self.target
+    def has_other_label(self) -> bool:
+        """True if any label beside the target is known; that of its group is none."""
+        known = (name for name, value in self.labels.items() if value is not None)
+        return any(name.strip().lower() not in _GROUPS for name in known)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,20 +69,6 @@ class ClipTable:
     rows: tuple[ClipRow, ...]
     notes: tuple[str, ...] = ()
     """Sentences on what was assumed."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LabelChoice:
-    """Reading of the column of labels."""
-
-    name: str = "label"
-    """Name of the column."""
-    kind: Literal["auto", "regression", "classification"] = "auto"
-    """Task; by default classification where a label is a word, else regression."""
-    classes: tuple[str, ...] = ()
-    """Names of the classes, in order; by default all that are found, sorted."""
-    range: tuple[float, float] | None = None
-    """Smallest and largest label of a regression."""
 
 
 def media_files(paths: Sequence[Path]) -> list[Path]:
@@ -127,13 +120,17 @@ def labels_beside(folder: Path) -> Path | None:
     return next((folder / name for name in TABLES if (folder / name).is_file()), None)
 
 
-def labelled_clips(folder: Path, table: Path, choice: LabelChoice) -> ClipTable:
+def labelled_clips(
+    folder: Path,
+    table: Path,
+    leading: LeadingConfig = LeadingConfig(),  # noqa: B008 # immutable
+) -> ClipTable:
     """Clips of a table with a row for each: ``file``, or ``video_id`` and ``clip_id`` as MMSA has them.
 
     Args:
         folder: Folder of the media files.
         table: CSV or Parquet.
-        choice: How its labels are read.
+        leading: Columns of labels that lead, by default ``label``, and what they make. All others are kept.
 
     Raises:
         DataError: If a column is missing, or a cell is not what it should be; the message names the row.
@@ -148,17 +145,19 @@ def labelled_clips(folder: Path, table: Path, choice: LabelChoice) -> ClipTable:
     def column(name: str) -> Sequence[Any]:
         return cells[columns[name]] if name in columns else [None] * count
 
-    label = choice.name if choice.name in names else columns.get(choice.name.lower(), "")
-    if not label and choice.name != LabelChoice().name:
-        raise DataError(f"{table}: expected a column {choice.name!r}, found {names[:20]}")
-    task, targets = _task_of(table, cells[label] if label else None, choice)
     paths, base = _paths(folder, table, columns, cells, count)
     starts, ends = (_seconds(table, column(name), name) for name in ("start", "end"))
     ids = _ids(table, column("id"), base, starts, ends)
     groups = _groups(columns, cells, paths, count)
-    roles, split_notes = _roles(table, columns, cells, ids, groups, labelled=targets is not None)
-    taken = {name for plain, name in columns.items() if plain in _OF_CLIP | _OF_SAMPLE} | {label}
-    further = {name: further_labels(cells[name]) for name in names if name not in taken and name.strip()}
+    chosen = _chosen(table, names, leading.labels)
+    kind = leading.kind or ("classification" if leading.classes and len(chosen) == 1 else None)
+    labels = {name: further_labels(cells[name]) for name in names if name.strip().lower() not in _NO_LABELS}
+    for name in chosen:
+        labels[name] = _of_kind(cells[name], kind if name == chosen[0] else None)
+    task, targets = _led(table, ids, labels, leading.model_copy(update={"labels": chosen, "kind": kind}))
+    others = [name for name in labels if name not in chosen]
+    roles, split_notes = _roles(table, columns, cells, ids, groups, others if targets is None else None)
+    kept = {name: own for name, own in labels.items() if name not in task.labels}
     rows = []
     for row in range(count):
         text, start, end = column("text")[row], starts[row] or 0.0, ends[row]
@@ -174,13 +173,14 @@ def labelled_clips(folder: Path, table: Path, choice: LabelChoice) -> ClipTable:
                     role=role,
                     target=None if targets is None else targets[row],
                     group=groups[row],
-                    labels={name: column[row] for name, column in further.items()},
+                    labels={name: own[row] for name, own in kept.items()},
                 )
             )
     if not rows:
         raise DataError(f"{table}: expected rows of the splits {', '.join(ROLES)}, found none")
     rows, label_notes = _labelled_where_others_are(rows, table)
-    return ClipTable(source=table, task=task, rows=tuple(rows), notes=(*split_notes, *label_notes))
+    several = [f"{several_labels(task)}."] if len(chosen) > 1 and targets is not None else []
+    return ClipTable(source=table, task=task, rows=tuple(rows), notes=(*several, *split_notes, *label_notes))
 
 
 # What the columns say
@@ -287,7 +287,7 @@ def _groups(
     columns: Mapping[str, str], cells: Mapping[str, Sequence[Any]], paths: Sequence[Path], count: int
 ) -> list[str | None]:
     """Group of each row: a column, or the file of which rows are segments."""
-    name = next((name for name in ("group", "speaker", "video_id") if name in columns), None)
+    name = next((name for name in _GROUPS if name in columns), None)
     if name is not None:
         found = cells[columns[name]]
         return [None if is_absent(found[row]) else str(found[row]).strip() for row in range(count)]
@@ -295,46 +295,57 @@ def _groups(
     return [path.stem if path in several else None for path in paths]
 
 
-def _task_of(table: Path, cells: Sequence[Any] | None, choice: LabelChoice) -> tuple[Task, list[Any] | None]:
-    """Task that labels make, and the label of each row; no labels where the column is empty."""
-    if choice.kind == "regression" and choice.classes:
-        raise ConfigError("classes: found them for a regression, expected none")
-    numbers = [as_number(cell) for cell in cells or ()]
-    words = bool(choice.classes) or None in numbers
-    is_class = choice.kind == "classification" or (choice.kind == "auto" and words)
-    if is_class and choice.range is not None:
-        raise ConfigError("range: found it for a classification, expected none")
-    if cells is None or all(map(is_absent, cells)):
-        if is_class and choice.classes:
-            return Task(kind="classification", classes=choice.classes), None
-        return Task(kind="regression", label_range=choice.range), None
-    return (_classification if is_class else _regression)(table, cells, choice)
+def _chosen(table: Path, names: Sequence[str], asked: Sequence[str]) -> tuple[str, ...]:
+    """Columns of the labels that lead; none where nothing is asked for and the usual one is not there."""
+    columns = {name.strip().lower(): name for name in names} | {name: name for name in names}
+    for name in asked:
+        if name not in columns and name.strip().lower() not in columns:
+            raise DataError(f"{table}: expected a column {name!r}, found {list(names)[:20]}")
+    found = (columns.get(name, columns.get(name.strip().lower())) for name in asked or (_LABEL,))
+    return tuple(filter(None, found))
 
 
-def _regression(table: Path, cells: Sequence[Any], choice: LabelChoice) -> tuple[Task, list[Any]]:
-    low, high = choice.range or (-math.inf, math.inf)
-    known: list[float | None] = []
-    for row, cell in enumerate(cells, 1):
-        number = as_number(cell)
-        if number is None or not (math.isnan(number) or low <= number <= high) or math.isinf(number):
-            expected = "a number" if choice.range is None else f"a number from {low:g} to {high:g}"
-            raise DataError(f"{table}: row {row}: {choice.name}: found {shown(cell)}, expected {expected}")
-        known.append(None if math.isnan(number) else number)
-    return Task(kind="regression", label_range=choice.range), known
+def _of_kind(cells: Sequence[Any], kind: TargetKind | None) -> list[float | str | None]:
+    """Cells of a label that leads: numbers where they are, else text, which only classes may be."""
+    numbers = list(map(label_number, cells))
+    words = kind in ("classification", "ordinal") or (kind is None and None in numbers)
+    missing = is_absent if words else is_missing
+    return [
+        None if missing(cell) else str(cell).strip() if number is None or math.isnan(number) else number
+        for cell, number in zip(cells, numbers, strict=True)
+    ]
 
 
-def _classification(table: Path, cells: Sequence[Any], choice: LabelChoice) -> tuple[Task, list[Any]]:
-    called = [None if is_absent(cell) else _name_in(cell) for cell in cells]
-    classes = choice.classes or tuple(sorted({name for name in called if name is not None}))
-    if len(classes) < 2:
-        raise DataError(f"{table}: {choice.name}: found one class, {classes[0]!r}, expected at least two")
-    for row, name in enumerate(called, 1):
-        if name is not None and name not in classes:
-            raise DataError(
-                f"{table}: row {row}: {choice.name}: found {name!r}, expected one of"
-                f" {', '.join(classes)[:200]}"
-            )
-    return Task(kind="classification", classes=classes), called
+def _led(
+    table: Path, ids: Sequence[str], labels: Mapping[str, Sequence[float | str | None]], given: LeadingConfig
+) -> tuple[Task, list[Any] | None]:
+    """Task that labels lead, and the target of each row; no targets where these labels are unknown."""
+    known = [
+        {name: value for name, own in labels.items() if (value := own[row]) is not None}
+        for row in range(len(ids))
+    ]
+    if not any(name in own for own in known for name in given.labels):
+        return _to_predict(given), None
+    try:
+        led = led_in_file(given, known)
+        samples = [Sample(id=name, features={}, labels=own) for name, own in zip(ids, known, strict=True)]
+        targets = [led.value(sample) for sample in samples]
+    except DataError as error:
+        said = str(error).removeprefix("leading: ").removeprefix("leading.")  # as the options are called
+        raise DataError(f"{table}: {said}") from None
+    if given.label_range is not None and led.task.kind != "regression":
+        raise ConfigError(f"range: found it for a task of the kind {led.task.kind}, expected a regression")
+    if led.task.has_one_class:  # by name: classes that are named by numbers take no index
+        return led.task, [None if each is None else led.task.words(each) for each in targets]
+    return led.task, targets
+
+
+def _to_predict(given: LeadingConfig) -> Task:
+    """Task of clips without labels."""
+    classes = given.classes or (given.labels if given.kind == "multilabel" else ())
+    if given.kind in (None, "regression") or not classes:
+        return Task(kind="regression", label_range=given.label_range)
+    return Task(kind=given.kind, classes=classes)
 
 
 def _name_in(cell: Any) -> str:
@@ -349,10 +360,11 @@ def _roles(
     cells: Mapping[str, Sequence[Any]],
     ids: Sequence[str],
     groups: Sequence[str | None],
-    *,
-    labelled: bool,
+    others: Sequence[str] | None,
 ) -> tuple[list[Role | None], list[str]]:
-    """Split of each row, and notes on how it was found."""
+    """Split of each row, and notes on how it was found; `others` are the columns of labels of a table that
+    lacks the label that leads.
+    """
     name = next((name for name in ("split", "mode") if name in columns), None)
     if name is not None:
         said = ["" if is_absent(cell) else str(cell) for cell in cells[columns[name]]]
@@ -365,8 +377,7 @@ def _roles(
                 f" {ids[without[0]]!r} first."
             ]
         return roles, []
-    if not labelled:
-        others = [name for plain, name in columns.items() if plain not in _OF_CLIP | _OF_SAMPLE]
+    if others is not None:
         hint = f" --label takes another column, such as {others[0]!r}." if others else ""
         return ["test"] * len(ids), [f"{table.name} has no labels: all clips are in test.{hint}"]
     dealt = dealt_roles([group or identity for group, identity in zip(groups, ids, strict=True)])
@@ -400,14 +411,23 @@ def dealt_roles(groups: Sequence[str]) -> list[Role]:
 
 
 def _labelled_where_others_are(rows: Sequence[ClipRow], table: Path) -> tuple[list[ClipRow], list[str]]:
-    """Rows without those that lack a label in a split where others have one, and a note on them."""
+    """Rows without those that lack every label in a split where others have the one that leads, and notes on
+    what they lack.
+    """
     labelled = {row.role for row in rows if row.target is not None}
-    kept = [row for row in rows if row.target is not None or row.role not in labelled]
-    dropped = len(rows) - len(kept)
-    if not dropped:
-        return kept, []
-    first = next(row for row in rows if row.target is None and row.role in labelled)
-    return kept, [f"{dropped} rows of {table.name} have no label and were dropped, {first.id!r} first."]
+    lacking = [row for row in rows if row.target is None and row.role in labelled]
+    kept = [row for row in lacking if row.has_other_label]
+    bare = [row for row in lacking if not row.has_other_label]
+    notes = [
+        f"{len(some)} rows of {table.name} {said}, {some[0].id!r} first."
+        for some, said in (
+            (bare, "have no label and were dropped"),
+            (kept, "lack the label that leads and were kept for others"),
+        )
+        if some
+    ]
+    dropped = {row.id for row in bare}
+    return [row for row in rows if row.id not in dropped], notes
 
 
 def split_rows(rows: Sequence[ClipRow]) -> Iterator[tuple[Role, list[ClipRow]]]:

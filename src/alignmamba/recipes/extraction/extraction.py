@@ -245,7 +245,7 @@ def _written(
             features={spec.name: of_track("values", spec.name) for spec in specs},
             times={spec.name: of_track("times", spec.name) for spec in specs},
             tokens={spec.name: of_track("tokens", spec.name) for spec in specs},
-            targets=None if own[0].target is None else [row.known_target for row in own],
+            targets=None if all(row.target is None for row in own) else [row.target for row in own],
             ids=[row.id for row in own],
             texts=lazy(lambda clip: clip.text),
             groups=[row.group for row in own],

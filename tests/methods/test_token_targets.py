@@ -12,7 +12,7 @@ from alignmamba.data.loader import Loader, LoaderConfig
 from alignmamba.data.memory_splits import MemorySplit
 from alignmamba.errors import ConfigError
 from alignmamba.methods import METHODS
-from alignmamba.models.exportable import TensorsIn
+from alignmamba.models.exportable import TensorsIn, exported_program
 from alignmamba.training.objective import Parcel
 from tolerances import MODEL
 
@@ -218,9 +218,31 @@ def test_what_a_token_is_predicted_from(options: dict[str, Any]) -> None:
         torch.testing.assert_close(alone.x[0, :length], tokens.x[row, :length], **MODEL)
 
 
-def test_a_program_of_tensors_alone_is_refused() -> None:
-    model = network(METHODS["alignmamba"], task_of("alignmamba", (WORD,)))
-    with pytest.raises(ConfigError, match=r"targets.word: .* each token of 'video'"):
+@pytest.mark.parametrize("name", ABLE)
+def test_a_program_says_of_each_token_what_the_network_says(name: str) -> None:
+    """Of one sample, three and seven, some of which lack a modality, at lengths that no stride divides."""
+    task = task_of(name)
+    model, whole = network(METHODS[name], task, **STRIDED).eval(), batch_of(task)
+    wrapped = TensorsIn(model)
+    assert wrapped.outputs[1:5] == ("word", "word_mask", "level", "level_mask")
+    program = exported_program(wrapped).module()
+    for rows in ([0], [3, 4, 5], [*range(7)]):
+        batch = whole.select(rows)
+        tensors = [t for s in (batch.modalities[spec.name] for spec in SPECS) for t in (s.features, s.mask)]
+        expected, mask = read(model, batch), batch.modalities["video"].mask
+        with torch.no_grad():
+            found = dict(zip(wrapped.outputs, program(*tensors), strict=True))
+        torch.testing.assert_close(found["prediction"], expected.prediction, **MODEL)
+        for target in ALL:
+            assert torch.equal(found[f"{target.name}_mask"], mask)
+            assert found[target.name].shape == expected.further[target.name].shape
+            torch.testing.assert_close(found[target.name][mask], expected.further[target.name][mask], **MODEL)
+
+
+def test_outputs_of_one_name_are_refused() -> None:
+    masks = Target(name="word_mask", kind="regression", labels=("word_mask",))
+    model = network(METHODS["alignmamba"], task_of("alignmamba", (WORD, masks)))
+    with pytest.raises(ConfigError, match=r"^export: target 'word_mask' has the name of another output"):
         TensorsIn(model)
 
 

@@ -6,12 +6,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from alignmamba.contracts import Corpus
+from alignmamba.contracts import Corpus, Target, Task
 from alignmamba.data.archive import load_corpus
 from alignmamba.data.loader import Loader, LoaderConfig
 from alignmamba.errors import ConfigError
+from alignmamba.methods import METHODS
+from alignmamba.models.exportable import TensorsIn, exported_program
 from alignmamba.recipes.finished_run import OpenedRun
-from alignmamba.recipes.program_export import DESCRIPTION, export_program
+from alignmamba.recipes.program_export import (
+    DESCRIPTION,
+    _difference,
+    _onnx,
+    _quiet,
+    _session,
+    export_program,
+)
 from small_run import CLASSES
 
 
@@ -57,6 +66,33 @@ def test_a_file_in_8_bits_predicts_about_the_same(
     nothing = {name: np.zeros_like(value) for name, value in fed.items()}
     (silent,) = runtime.InferenceSession(out).run(None, nothing)
     assert np.isnan(silent).all()
+
+
+# As above, and what it says of one name for one size of all tensors.
+@pytest.mark.filterwarnings("ignore:`torch.jit.script(_method)?` is deprecated:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:.*:DeprecationWarning:onnx.*")
+@pytest.mark.parametrize("name", ["single-stream-transformer", "multi-stream-mamba"])
+def test_streams_of_tokens_and_their_strides_are_programs(name: str) -> None:
+    pytest.importorskip("onnxscript", reason="needs alignmamba[onnx]")
+    word = Target(name="word", kind="ordinal", labels=("word",), classes=("a", "b", "c"), tokens="video")
+    task = Task(kind="regression", further=(word,))
+    options = {"d_model": 8, "depth": 1, "encoder": {"kind": "linear", "stride": 2}}
+    model = METHODS[name].network.for_task({"audio": 3, "video": 2}, task, **options)
+    wrapped = TensorsIn(model, as_predicted=True)
+    with _quiet():
+        program = exported_program(wrapped)
+        content = _onnx(program, wrapped, {}, int8=False)
+    assert _difference(wrapped, _session(content, wrapped)) < 1e-4
+    wrapped.outputs = ("prediction", "video", "video_mask")
+    with pytest.raises(ConfigError, match=r"^export: target 'video' has the name of an input; rename it"):
+        _onnx(program, wrapped, {}, int8=False)
+
+
+def test_an_answer_that_is_no_number_is_a_difference() -> None:
+    model = METHODS["late-fusion"].network.for_regression({"audio": 3}, d_model=8, depth=1)
+    wrapped = TensorsIn(model, as_predicted=True)
+    assert _difference(wrapped, wrapped) == 0
+    assert _difference(wrapped, lambda *_: wrapped(*_) * np.nan) == np.inf
 
 
 def test_a_method_that_cannot_be_a_program_says_why(run: Path, tmp_path: Path) -> None:

@@ -146,7 +146,7 @@ def test_tokens_are_predicted_in_python(run: Path) -> None:
         opened.predict_tokens(modality="audio")
 
 
-def test_a_server_answers_with_a_list_and_a_program_is_refused(run: Path, tmp_path: Path) -> None:
+def test_a_server_answers_with_a_list(run: Path) -> None:
     opened = open_run(run)
     loaded = load_run(opened)
     said = loaded.predictions(loaded.corpus.split("test"))
@@ -156,8 +156,44 @@ def test_a_server_answers_with_a_list_and_a_program_is_refused(run: Path, tmp_pa
     assert words == [row["word.prediction"] for row in rows]
     assert len(answers[1]["further"]["level"]) == sum(row["id"] == "test-1" for row in rows)
     assert interface_of(opened)["targets"][1]["tokens"] == "video"
-    with pytest.raises(ConfigError, match=r"export: targets.word: .* each token of 'video'"):
-        export_program(run, tmp_path / "run.pt2", form="pt2")
+
+
+# What the exporter says of its own deprecated calls, as far as it is not silenced.
+@pytest.mark.filterwarnings("ignore:`torch.jit.script(_method)?` is deprecated:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:.*:DeprecationWarning:onnx.*")
+def test_a_program_of_the_run_says_the_same_of_each_token(run: Path, corpus: Path, tmp_path: Path) -> None:
+    pytest.importorskip("onnxscript", reason="needs alignmamba[onnx]")
+    runtime = pytest.importorskip("onnxruntime", reason="needs alignmamba[onnx]")
+    out = tmp_path / "run.onnx"
+    made = export_program(run, out, form="onnx")
+    assert made["outputs"] == ["prediction", "word", "word_mask", "level", "level_mask"]
+    assert made["targets"][1]["tokens"] == "video"
+    assert made["difference"] < 1e-4
+    session = runtime.InferenceSession(out)
+    assert [place.shape for place in session.get_outputs()][1:3] == [
+        ["samples", "video_tokens", 2],
+        ["samples", "video_tokens"],
+    ]
+    opened = open_run(run)
+    rows = opened.predict_tokens(data=corpus, split="test").set_index("id")
+    words = [f"word.p({name})" for name in made["targets"][1]["classes"]]
+    split = arrays(12, "test")
+    for group in (["test-0"], ["test-3", "test-1", "test-7"]):
+        fed = {}
+        for name in ("video", "audio"):
+            own = [split.features[name][int(each.removeprefix("test-"))] for each in group]
+            fed[name] = np.zeros((len(own), max(map(len, own)) + 2, own[0].shape[1]), np.float32)
+            for row, each in enumerate(own):
+                fed[name][row, : len(each)] = each
+            lengths = np.array([len(each) for each in own])[:, None]
+            fed[f"{name}_mask"] = np.arange(fed[name].shape[1]) < lengths
+        _, word, mask, level, _ = session.run(None, fed)
+        assert np.array_equal(mask, fed["video_mask"])
+        assert np.array_equal(np.isnan(level), ~mask)
+        for row, each in enumerate(group):
+            table = rows.loc[each]
+            np.testing.assert_allclose(word[row][mask[row]], table[words].to_numpy(), atol=1e-4)
+            np.testing.assert_allclose(level[row][mask[row]], table["level.prediction"].to_numpy(), atol=1e-4)
 
 
 def test_the_command_names_both_tables(

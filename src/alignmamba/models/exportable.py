@@ -29,7 +29,8 @@ class TensorIn:
 
 class TensorsIn(nn.Module):
     """A model that takes features and mask of each modality, in the order of its configuration, and gives the
-    predictions of all targets, whose names are its `outputs`.
+    predictions of all targets, whose names are its `outputs`. Behind a target of tokens stands its mask,
+    (batch, time) bool, called NAME_mask: true where a token was read.
 
     A modality whose times the model reads has a third tensor, (batch, time) float64 seconds, NaN where they
     are unknown; `inputs` lists all. `exported_program` makes a program of it, for any number of samples and
@@ -41,7 +42,7 @@ class TensorsIn(nn.Module):
         model: The network.
         as_predicted: Give what `alignmamba predict` writes in place of what heads say: probabilities of
             classes, and NaN where there is nothing to predict from. Without it, a sample without any modality
-            has a meaningless prediction.
+            has a meaningless prediction, and so has padding.
 
     Raises:
         ConfigError: If the model cannot be exported.
@@ -51,17 +52,11 @@ class TensorsIn(nn.Module):
         super().__init__()
         if model.unexported:
             raise ConfigError(f"export: {type(model).__name__} cannot be exported: it {model.unexported}")
-        for target in model.config.task.further:
-            if target.tokens is not None:
-                raise ConfigError(
-                    f"export: targets.{target.name}: found a value for each token of {target.tokens!r},"
-                    " expected one for each sample"
-                )
         self.model = model
         self.as_predicted = as_predicted
         self.names = tuple(modality.name for modality in model.config.modalities)
-        self.outputs = ("prediction", *(target.name for target in model.config.task.further))
         self.inputs = tuple(_inputs(model))
+        self.outputs = tuple(_outputs(model))
         self.eval()
 
     def forward(self, *tensors: Tensor) -> Tensor | tuple[Tensor, ...]:
@@ -73,7 +68,7 @@ class TensorsIn(nn.Module):
 
         Returns:
             (batch,) for regression, (batch, class) scores for classification; with further targets a tuple of
-            that and one for each of them.
+            that and those of each, of tokens with time behind the batch and followed by their mask.
 
         Raises:
             ShapeError: If their number is not that of `inputs`.
@@ -91,23 +86,36 @@ class TensorsIn(nn.Module):
             for name, each in given.items()
         }
         if exporting():
-            # One token of padding more, and no length is 1, of which a program would make a case of its own.
-            longest = self.model.longest
+            # Padding for one more token, and no length is 1, of which a program would make a case of its own.
+            longest, strides = self.model.longest, self.model.strides
             sequences = {
-                name: each if name in longest else each.padded(each.mask.shape[1] + 1)
+                name: each if name in longest else each.padded(each.mask.shape[1] + strides[name])
                 for name, each in sequences.items()
             }
         ids = () if exporting() else ("",) * tensors[0].shape[0]
         batch = Batch(modalities=sequences, ids=ids)
         output = self.model(batch)
-        predictions = [output.prediction, *(output.further[name] for name in self.outputs[1:])]
-        if self.as_predicted:
-            task: Task = self.model.config.task
-            targets: tuple[Task | Target, ...] = (task, *task.further)
-            predictions = [
-                _predicted(said, target, batch) for said, target in zip(predictions, targets, strict=True)
-            ]
-        return predictions[0] if len(predictions) == 1 else tuple(predictions)
+        task: Task = self.model.config.task
+        answer = [self._said(output.prediction, task, reduce(or_, map(batch.having, self.names)))]
+        for target in task.further:
+            said = output.further[target.name]
+            if target.tokens is not None:
+                time = given[target.tokens]["mask"].shape[1]
+                read = output.tokens[target.tokens].mask[:, :time]
+                answer += [self._said(said[:, :time], target, read), read]
+                continue
+            names = self.names if target.modality is None else [target.modality]
+            answer.append(self._said(said, target, reduce(or_, map(batch.having, names))))
+        return answer[0] if len(answer) == 1 else tuple(answer)
+
+    def _said(self, said: Tensor, target: Task | Target, there: Tensor) -> Tensor:
+        """Predictions of a target, NaN where there is nothing to predict from."""
+        if not self.as_predicted:
+            return said
+        if target.kind == "regression":
+            return said.masked_fill(~there, torch.nan)
+        probable = said.sigmoid() if target.kind == "multilabel" else said.softmax(-1)
+        return probable.masked_fill(~there.unsqueeze(-1), torch.nan)
 
     def example(self) -> tuple[Tensor, ...]:
         """Tensors to trace the model with, whose content is of no account: three samples of some tokens."""
@@ -164,6 +172,16 @@ def _inputs(model: Network[Any]) -> list[TensorIn]:
     return places
 
 
+def _outputs(model: Network[Any]) -> list[str]:
+    names = ["prediction"]
+    for target in model.config.task.further:
+        names += [target.name] if target.tokens is None else [target.name, f"{target.name}_mask"]
+    double = next((name for name in names if names.count(name) > 1), None)
+    if double is not None:
+        raise ConfigError(f"export: target {double!r} has the name of another output; rename it")
+    return names
+
+
 def _example(spec: ModalitySpec, kind: str, length: int) -> Tensor:
     if kind == "mask":
         return torch.ones(3, length, dtype=torch.bool)
@@ -171,15 +189,3 @@ def _example(spec: ModalitySpec, kind: str, length: int) -> Tensor:
         return torch.arange(length, dtype=torch.float64).repeat(3, 1)
     dtype = torch.float32 if spec.kind == "features" else torch.int64
     return torch.zeros(3, length, spec.width, dtype=dtype)
-
-
-def _predicted(said: Tensor, target: Task | Target, batch: Batch) -> Tensor:
-    """Values of a regression, probabilities of classes; NaN in samples with nothing to predict from."""
-    names = (
-        batch.modalities if not isinstance(target, Target) or target.modality is None else [target.modality]
-    )
-    there = reduce(or_, (batch.having(name) for name in names))
-    if target.kind == "regression":
-        return said.masked_fill(~there, torch.nan)
-    probable = said.sigmoid() if target.kind == "multilabel" else said.softmax(1)
-    return probable.masked_fill(~there.unsqueeze(1), torch.nan)

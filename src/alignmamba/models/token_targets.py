@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
-from torch.nn import functional
 
 from alignmamba.contracts import Task, TokenVectors
 
@@ -38,8 +38,6 @@ def of_raw_tokens(encoded: TokenVectors, stride: int, there: Tensor | None) -> T
     if there is None:
         return TokenVectors(x=x[:, :0], mask=mask[:, :0])
     if stride > 1:
-        x, mask = x.repeat_interleave(stride, 1), mask.repeat_interleave(stride, 1)
-    time = there.shape[1]
-    short = max(0, time - mask.shape[1])
-    x, mask = functional.pad(x, (0, 0, 0, short))[:, :time], functional.pad(mask, (0, short))[:, :time]
+        place = torch.arange(there.shape[1], device=there.device) // stride
+        x, mask = x[:, place], mask[:, place]
     return TokenVectors(x=x, mask=mask & there)

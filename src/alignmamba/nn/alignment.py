@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from itertools import combinations
-from typing import Annotated, Literal, Self
+from typing import Annotated, Final, Literal, Self
 
 import torch
 import torch.nn.functional as F
@@ -497,6 +497,10 @@ def at_own_places(read: Tensor, mask: Tensor, number: Tensor, streams: Sequence[
     ]
 
 
+_BEHIND_ALL: Final = 1 << 40
+"""Place behind every token of a sequence."""
+
+
 def picked(x: Tensor, chosen: Tensor, length: int) -> tuple[Tensor, Tensor]:
     """The chosen tokens of a sequence in their order, without those between them.
 
@@ -508,7 +512,9 @@ def picked(x: Tensor, chosen: Tensor, length: int) -> tuple[Tensor, Tensor]:
     Returns:
         (batch, length, channel), zero behind those of a sample, and its mask.
     """
-    order = (~chosen).to(torch.int8).argsort(dim=1, stable=True)[:, :length]
+    # No two places are equal, so that the sort need not be stable: ONNX has none that is.
+    place = torch.arange(chosen.shape[1], device=x.device) + _BEHIND_ALL * ~chosen
+    order = place.argsort(dim=1)[:, :length]
     taken = x.gather(1, order.unsqueeze(-1).expand(-1, -1, x.shape[2]))
     taken = F.pad(taken, (0, 0, 0, length - order.shape[1]))
     mask = torch.arange(length, device=x.device) < chosen.sum(1, keepdim=True)

@@ -299,9 +299,10 @@ def group_mean(x: Tensor, mask: Tensor, size: int) -> tuple[Tensor, Tensor]:
     """
     if size == 1:
         return x, mask
-    short = -x.shape[1] % size
-    weight = F.pad(mask, (0, short)).unflatten(1, (-1, size))
-    groups = F.pad(x, (0, 0) * (x.ndim - 2) + (0, short)).unflatten(1, (-1, size))
+    count = (x.shape[1] + size - 1) // size
+    short = count * size - x.shape[1]
+    weight = F.pad(mask, (0, short)).unflatten(1, (count, size))
+    groups = F.pad(x, (0, 0) * (x.ndim - 2) + (0, short)).unflatten(1, (count, size))
     valid = weight.view(*weight.shape, *(1,) * (x.ndim - 2))
     total = groups.masked_fill(~valid, 0).sum(2)
     return total / valid.sum(2).clamp(min=1), weight.any(2)

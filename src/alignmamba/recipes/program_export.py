@@ -46,7 +46,8 @@ def export_program(
     which come first, and, where the model reads times, NAME_times, seconds in float64, NaN where unknown. A
     mask without any valid token is a missing modality. It gives ``prediction`` and each further target by its
     name: numbers in units of the label, or probabilities of the classes; NaN where a sample has nothing to
-    predict from.
+    predict from. A target of tokens has a prediction for each token of its modality, and TARGET_mask, true at
+    tokens that were read.
 
     Args:
         run: The run, or its directory.
@@ -107,16 +108,21 @@ def _onnx(
     program: torch.export.ExportedProgram, wrapped: TensorsIn, description: dict[str, Any], *, int8: bool
 ) -> bytes:
     """Content of a file of ONNX."""
+    inputs = [place.name for place in wrapped.inputs]
+    double = next((name for name in wrapped.outputs if name in inputs), None)
+    if double is not None:
+        raise ConfigError(f"export: target {double!r} has the name of an input; rename it, or export pt2")
     try:
-        made = torch.onnx.export(
-            program,
-            (),
-            dynamo=True,
-            verbose=False,
-            input_names=[place.name for place in wrapped.inputs],
-            output_names=list(wrapped.outputs),
-            dynamic_shapes=wrapped.free(),  # for the names of the dimensions
-        )
+        with torch.no_grad():  # a scan that keeps states for a backward pass is refused
+            made = torch.onnx.export(
+                program,
+                (),
+                dynamo=True,
+                verbose=False,
+                input_names=inputs,
+                output_names=list(wrapped.outputs),
+                dynamic_shapes=wrapped.free(),  # for the names of the dimensions
+            )
     except Exception as error:  # whatever the exporter lacks has a class of its own
         raise ConfigError(
             f"export: {type(wrapped.model).__name__} with these options is refused by torch.onnx:"
@@ -168,7 +174,8 @@ def _difference(wrapped: TensorsIn, answers: Callable[..., Any]) -> float:
         with torch.no_grad():
             expected, found = wrapped(*drawn), answers(*drawn)
         for said, told in zip(_listed(expected), _listed(found), strict=True):
-            largest = max(largest, float((said - told).abs().nan_to_num().max()))
+            apart = torch.where(said.isnan() & told.isnan(), 0, said.double() - told.double())
+            largest = max(largest, float(apart.abs().nan_to_num(torch.inf).max()))
     return largest
 
 
@@ -177,12 +184,13 @@ def _listed(answer: Any) -> list[Tensor]:
 
 
 def _drawn(wrapped: TensorsIn, count: int, generator: torch.Generator) -> tuple[Tensor, ...]:
-    """Samples of unequal lengths; in several, each modality is missing from one."""
+    """Samples of unequal lengths; in several, each of several modalities is missing from one."""
     drawn: list[Tensor] = []
-    for number, spec in enumerate(wrapped.model.config.modalities):
+    specs = wrapped.model.config.modalities
+    for number, spec in enumerate(specs):
         most = min(6 + 3 * number, wrapped.model.longest.get(spec.name, 6 + 3 * number))
         lengths = torch.randint(1, most + 1, (count,), generator=generator)
-        if count > 1:
+        if count > 1 and len(specs) > 1:
             lengths[number % count] = 0
         mask = torch.arange(most) < lengths[:, None]
         shape = (count, most, spec.width)

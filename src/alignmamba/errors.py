@@ -104,7 +104,9 @@ def explain(error: "ValidationError", *, prefix: str = "", keys: Sequence[str] =
         if any(place == each["loc"][: len(place)] and place != each["loc"] for each in problems):
             continue  # a list is wrong because one of its items is
         key = ".".join(
-            str(part) for part in (*([prefix] if prefix else []), *problem["loc"]) if part not in _KINDS
+            str(part)
+            for part in (*([prefix] if prefix else []), *problem["loc"])
+            if part not in _KINDS and "[" not in str(part)  # one of several types is no field
         )
         if problem["type"] == "extra_forbidden":
             lines.append(f"{key}: unknown key{suggestion(key, keys)}")
@@ -114,15 +116,20 @@ def explain(error: "ValidationError", *, prefix: str = "", keys: Sequence[str] =
         elif problem["type"] == "missing":
             lines.append(f"{key}: missing")
         else:
-            lines.append(_mismatch(key, problem["input"], problem["msg"]))
+            found, expected = _mismatch(key, problem["input"], problem["msg"])
+            if lines and lines[-1].startswith(found):  # another type that the same field may have
+                lines[-1] += f" or {expected}"
+            else:
+                lines.append(f"{found}{expected}")
     return " ".join("; ".join(lines).split())
 
 
-def _mismatch(key: str, found: Any, message: str) -> str:
+def _mismatch(key: str, found: Any, message: str) -> tuple[str, str]:
+    """What was found, and what was expected."""
     expected = re.sub(r"^\w+ should (be |have )?", "", message)
     return (
-        f"{f'{key}: ' if key else ''}found {shown_with_type(found)}, expected"
-        f" {expected[0].lower()}{expected[1:]}"
+        f"{f'{key}: ' if key else ''}found {shown_with_type(found)}, expected ",
+        f"{expected[0].lower()}{expected[1:]}",
     )
 
 

@@ -165,6 +165,8 @@ def test_options_of_other_experiments_change_nothing(cli: Cli, corpus: Path, tmp
     both = cli("experiment", "distance", *others, "--lengths", "100", *common, "--set", *SETTINGS)
     assert (alone.code, both.code) == (0, 0), both.err
     assert json.loads(both.out) == json.loads(alone.out)
+    assert "note: distance ignores --rates, an option of missing" in both.err
+    assert "note: distance ignores" not in alone.err
 
 
 def test_a_directory_that_is_something_else_is_left_alone(cli: Cli, corpus: Path, tmp_path: Path) -> None:

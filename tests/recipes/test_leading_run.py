@@ -90,6 +90,34 @@ def test_several_labels_are_learned_and_told(run: Path) -> None:
     assert "any of 2 classes: `happy`, `sad`" in (run / "model" / "README.md").read_text()
 
 
+def test_a_score_that_valid_cannot_have_is_refused_before_training(tmp_path: Path) -> None:
+    valid = arrays(24, "valid")
+    same = [None if target is None else [1.0, 0.0] for target in valid.targets or ()]
+    corpus = written(tmp_path / "corpus", valid=replace(valid, targets=same))
+    with pytest.raises(
+        ConfigError, match=r"fit\.select: auroc needs a label that some samples of valid have"
+    ):
+        plan(config(corpus))
+    assert plan(config(corpus, **{"fit.select": "loss"})).config.fit.select == "loss"
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        (
+            {"fit.class_weights": "even"},
+            r"^fit\.class_weights: found 'even' \(str\), expected 'balanced' or a",
+        ),
+        ({"fit.class_weights": "balanced", "loader.balance": "target"}, "expected one of the two"),
+        ({"fit.class_weights": [0, 0, 0]}, r"^fit\.class_weights: found 0 for all classes"),
+    ],
+)
+def test_weights_that_do_nothing_are_refused(tmp_path: Path, settings: dict[str, Any], said: str) -> None:
+    graded = written(tmp_path / "graded", "ordinal")
+    with pytest.raises(ConfigError, match=said):
+        train(config(graded, **settings), out=tmp_path / "run", progress=None)
+
+
 def test_the_run_scores_and_predicts_by_its_own_thresholds(run: Path, corpus: Path, tmp_path: Path) -> None:
     stored = json.loads((run / "metrics.json").read_text())
     report = evaluate(run)

@@ -17,7 +17,7 @@ from alignmamba.cli.evaluate import Evaluate
 from alignmamba.cli.experiment import Experiment
 from alignmamba.cli.export import Export
 from alignmamba.cli.extract import Extract
-from alignmamba.cli.hints import in_one_line, refuse_unknown
+from alignmamba.cli.hints import in_one_line, refuse_empty, refuse_unknown
 from alignmamba.cli.init import Init
 from alignmamba.cli.inspect import Inspect
 from alignmamba.cli.methods import Methods
@@ -72,6 +72,8 @@ def parsed(arguments: Sequence[str]) -> Verb:
         verbs = completion.with_values(verbs)
     else:
         refuse_unknown(arguments, verbs)
+        if arguments[0] in verbs:  # else help for all
+            refuse_empty(arguments, verbs[arguments[0]])
     # The list of all verbs has a line for each; what a verb does stands in its own help.
     listing = not arguments or arguments[0] in ("-h", "--help")
     named = tuple(

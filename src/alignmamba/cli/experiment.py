@@ -13,7 +13,7 @@ from tyro.conf import Positional, UseAppendAction, arg
 
 from alignmamba.cli.config_flags import flag
 from alignmamba.cli.terminal_tables import blocks, rows_table
-from alignmamba.cli.verb import SettingVerb, Verb, console, say, write
+from alignmamba.cli.verb import SettingVerb, Verb, console, option_name, say, write
 from alignmamba.errors import ConfigError, likely
 
 if TYPE_CHECKING:
@@ -97,6 +97,7 @@ class Experiment(SettingVerb):
         options = {name: self._options(each.options) for name, each in EXPERIMENTS.items()}
         Efficiency().config(options[Efficiency.name], {})
         if self.name == Efficiency.name:
+            self._note_options_of_others()
             return self._efficiency(options[self.name])
         from alignmamba.extras import lacking
         from alignmamba.recipes.experiments.grid_run import plan_experiment, run_experiment
@@ -106,6 +107,7 @@ class Experiment(SettingVerb):
         for name, each in grids().items():
             each.check(options[name], plan.corpus)
         self._refuse_unknown_metrics(plan)
+        self._note_options_of_others()
         for note in plan.notes:
             say(f"note: {note}")
         if self.dry_run:
@@ -122,6 +124,16 @@ class Experiment(SettingVerb):
         if not result.failures:
             return 0
         return 1 if any(reason.startswith("internal: ") for reason in result.failures.values()) else 2
+
+    def _note_options_of_others(self) -> None:
+        """Report options that this experiment ignores."""
+        from alignmamba.recipes.experiments.catalogue import EXPERIMENTS, any_option, grids, takers
+
+        own = EXPERIMENTS[self.name].options.model_fields
+        for name, info in any_option().items():
+            if name not in own and getattr(self, name) not in (info.default, ()):
+                others = ", ".join(takers(name) or grids())
+                say(f"note: {self.name} ignores --{option_name(name)}, an option of {others}")
 
     def _options(self, config: type[ConfigT]) -> ConfigT:
         """Given values as the options of one experiment."""

@@ -4,6 +4,7 @@ import difflib
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields
+from itertools import pairwise
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from alignmamba.cli.verb import Verb, option_name
@@ -38,6 +39,17 @@ def refuse_unknown(given: Sequence[str], verbs: Mapping[str, type[Verb]]) -> Non
                 f"--{name}: {verb} has no such option{_way_out(name, known, verbs[verb], given)};"
                 f" see alignmamba {verb} --help"
             )
+
+
+def refuse_empty(given: Sequence[str], verb: type[Verb]) -> None:
+    """Refuse, by a `ConfigError`, an option of any number of values that has none, as an empty variable of
+    the shell leaves it: it would be ignored.
+    """
+    lists = {option_name(name) for name, kind in get_type_hints(verb).items() if ... in get_args(kind)}
+    words = [*given, "--"]
+    for word, following in pairwise(words[: words.index("--") + 1]):
+        if word.startswith("--") and word[2:].replace("_", "-") in lists and following.startswith("--"):
+            raise ConfigError(f"{word}: expected a value, found none; see alignmamba {given[0]} --help")
 
 
 def in_one_line(box: str, given: Sequence[str], verb: type[Verb]) -> str:

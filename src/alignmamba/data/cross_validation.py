@@ -102,12 +102,12 @@ def fold_of(corpus: Corpus, config: FoldsConfig) -> Fold:
     samples of each class, or those of neighbouring labels, go to the parts in turn.
 
     Args:
-        corpus: With targets for all samples.
+        corpus: Its samples are dealt, those without a target too.
         config: Number of parts, which of them is test, and the seed.
 
     Raises:
         ConfigError: If there are fewer groups, or samples, than parts.
-        DataError: If a sample has no target, or an id is in two splits.
+        DataError: If an id is in two splits.
     """
     dealt = _Dealt.of(corpus, config.number, generator(config.seed, "folds"))
     roles: dict[Role, NDArray[np.bool_]] = {
@@ -122,7 +122,7 @@ def validation_folds(corpus: Corpus, number: int, *, seed: int) -> tuple[Corpus,
     """Deal the samples of train and valid as `fold_of` deals those of all splits.
 
     Args:
-        corpus: With targets for the samples of train and valid. Its test split is not read.
+        corpus: Its test split is not read.
         number: Number of parts, 2 or more.
         seed: Seed of the deal.
 
@@ -131,7 +131,7 @@ def validation_folds(corpus: Corpus, number: int, *, seed: int) -> tuple[Corpus,
 
     Raises:
         ConfigError: If there are fewer groups, or samples, than parts.
-        DataError: If a sample has no target, or an id is in both splits.
+        DataError: If an id is in both splits.
     """
     dealt = _Dealt.of(_without_test(corpus), number, generator(seed, "validation folds"))
     return tuple(

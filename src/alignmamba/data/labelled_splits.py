@@ -2,6 +2,7 @@
 draws of samples keep in their shares.
 """
 
+import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -14,6 +15,20 @@ from alignmamba.contracts import Split, Task
 def is_labelled(split: Split) -> bool:
     """Return whether any sample of a split has a target; samples are read up to the first that has."""
     return any(sample.target is not None for sample in split)
+
+
+def any_label_varies(split: Split) -> bool:
+    """Return whether a sample has one of several labels that another lacks; samples are read until one is
+    found.
+    """
+    met: set[tuple[int, bool]] = set()
+    for sample in split:
+        for place, there in enumerate(sample.target if isinstance(sample.target, tuple) else ()):
+            if not math.isnan(there):
+                met.add((place, there > 0))
+                if (place, not there > 0) in met:
+                    return True
+    return False
 
 
 def samples_by_class(task: Task, targets: Iterable[Any]) -> list[int]:

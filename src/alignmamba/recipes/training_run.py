@@ -12,6 +12,7 @@ from typing import Any, Literal
 from lightning_fabric import Fabric
 
 from alignmamba.contracts import Corpus, Role, Task
+from alignmamba.data.labelled_splits import any_label_varies
 from alignmamba.data.loader import Loader
 from alignmamba.data.missing_protocols import withheld
 from alignmamba.data.standardise import fit_standardisation
@@ -62,11 +63,11 @@ from alignmamba.recipes.run_directory import (
 )
 from alignmamba.recipes.starting_weights import pinned_start, planned_start, start_from
 from alignmamba.training.checkpoints import LAST
-from alignmamba.training.fit_config import FitResult, require_loggers
+from alignmamba.training.fit_config import FitConfig, FitResult, require_loggers
 from alignmamba.training.inference import predict
 from alignmamba.training.loop import fit
 from alignmamba.training.progress import Progress, together
-from alignmamba.training.selection import VALIDATION_LOSS
+from alignmamba.training.selection import VALIDATION_LOSS, selection
 
 _GONE = re.compile("[Cc]onnection|[Bb]roken pipe|gloo|NCCL|[Ss]ocket|[Tt]imed out")
 """Messages of distributed operations when a process of theirs is gone."""
@@ -196,7 +197,7 @@ def plan(config: RunConfig, *, out: str | Path | None = None, overwrite: bool = 
     refuse_existing(directory, overwrite=overwrite)
     if complete.objective == "task":
         refuse_unlabelled(corpus, ("train", "valid"))  # now, not after the first epoch
-        _check_select(complete.fit.select, corpus.task)
+        _check_select(complete.fit, corpus)
     else:
         check_pretrainable(complete, corpus)
     check_pretrained(complete, corpus)
@@ -228,10 +229,17 @@ def _check_thresholds(thresholds: str, task: Task) -> None:
         )
 
 
-def _check_select(select: str, task: Task) -> None:
-    known = ("auto", VALIDATION_LOSS, *all_metric_names(task))
-    if select not in known:
-        raise ConfigError(f"fit.select: found {select!r}, expected one of {', '.join(known)}")
+def _check_select(fit: FitConfig, corpus: Corpus) -> None:
+    """Refuse a score by which no epoch can be chosen: one that is unknown, or that the valid split lacks."""
+    known = ("auto", VALIDATION_LOSS, *all_metric_names(corpus.task))
+    if fit.select not in known:
+        raise ConfigError(f"fit.select: found {fit.select!r}, expected one of {', '.join(known)}")
+    name = selection(fit.chosen_by, corpus.task, dict.fromkeys(known, True))
+    if corpus.task.kind == "multilabel" and name == "auroc" and not any_label_varies(corpus.split("valid")):
+        raise ConfigError(
+            "fit.select: auroc needs a label that some samples of valid have and others lack, found none;"
+            f" take fit.select={VALIDATION_LOSS}"
+        )
 
 
 def train(

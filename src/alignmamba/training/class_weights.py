@@ -18,7 +18,7 @@ def class_weights(config: FitConfig, task: Task, train: BatchSource) -> Tensor |
     classes of its own.
 
     Raises:
-        ConfigError: If the task has no classes, or another number of them.
+        ConfigError: If the task has no classes, or another number of them, or all weights are 0.
     """
     given = config.class_weights
     if task.kind == "regression":
@@ -33,6 +33,8 @@ def class_weights(config: FitConfig, task: Task, train: BatchSource) -> Tensor |
             raise ConfigError(
                 f"fit.class_weights: found {len(given)}, expected one for each of {len(task.classes)} classes"
             )
+        if not any(given):
+            raise ConfigError("fit.class_weights: found 0 for all classes, expected one above 0")
         weights = torch.tensor(given, dtype=torch.float64)
         return weights.expand(2, -1) if task.kind == "multilabel" else weights
     targets = torch.tensor(list(known_targets(train, task).values()))

@@ -111,6 +111,7 @@ AUDIO = {"audio": [[1, 2]]}
         (body({"features": {"audio": [[1, 2], [3]]}}), "found rows of unequal length"),
         (body({"features": {"audio": [["a", 2]]}}), "found something that is no number"),
         (body({"features": {"audio": [[None, 2]]}}), "found something that is no number"),
+        (body({"features": {"audio": [[True, 2]]}}), "found something that is no number"),
         (body({"features": {"audio": [[10**30, 2]]}}), "found something that is no number"),
         (body({"features": {"audio": [[1, 2], [1, 1e300]]}}), r"audio\[1\]\[1\]: expected a finite number"),
         (body({"features": {"audio": [[float("nan"), 2]]}}), r"audio\[0\]\[0\]: expected a finite number"),

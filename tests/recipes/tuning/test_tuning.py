@@ -486,8 +486,13 @@ def test_another_search_and_damage_are_refused_in_one_line(
         planned(1, out="other")
     with pytest.raises(CheckpointError, match=r"found no tuning\.json"):
         TuningDirectory.open(tmp_path / "other")
-    with (plan.directory / "journal.log").open("a") as journal:
-        journal.write("no JSON\n{}\n")
+    journal = plan.directory / "journal.log"
+    journal.write_bytes(journal.read_bytes()[:-25])
+    more = planned(3)
+    work(more, progress=Silent())
+    assert outcomes(TuningDirectory(plan.directory))[0].trials == 3, "what was torn off is done again"
+    with journal.open("a") as file:
+        file.write("no JSON\n{}\n")
     with pytest.raises(CheckpointError, match=r"journal\.log: damaged"):
         outcomes(TuningDirectory(plan.directory))
 

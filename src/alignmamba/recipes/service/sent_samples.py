@@ -219,9 +219,16 @@ def _numbers(where: str, given: Any, wanted: str) -> np.ndarray:
         array = np.asarray(given)
     except ValueError:
         raise DataError(f"{where}: expected {wanted}, found rows of unequal length") from None
-    if array.dtype.kind not in "fiu":
+    if array.dtype.kind not in "fiu" or _has_truth(given):
         raise DataError(f"{where}: expected {wanted}, found something that is no number")
     return array
+
+
+def _has_truth(given: Any) -> bool:
+    """True if true or false is among nested lists, which NumPy takes for 1 or 0 beside numbers."""
+    if isinstance(given, list):
+        return any(map(_has_truth, given))
+    return isinstance(given, bool)
 
 
 def _seconds(where: str, given: Any, length: int) -> np.ndarray:

@@ -173,6 +173,23 @@ class TuningDirectory:
 
             return optuna.storages.JournalStorage(JournalFileBackend(str(self.path / JOURNAL)))
 
+    def drop_torn_line(self) -> None:
+        """Drop what a full disk or a copy left of the journal's last line, to which more would be written."""
+        from optuna.storages.journal import JournalFileSymlinkLock
+
+        journal = self.path / JOURNAL
+        if self.record().storage or not journal.exists():
+            return
+        lock = JournalFileSymlinkLock(str(journal))  # that of whoever appends
+        lock.acquire()
+        try:
+            with journal.open("r+b") as file:
+                content = file.read()
+                if not content.endswith(b"\n"):
+                    file.truncate(content.rfind(b"\n") + 1)
+        finally:
+            lock.release()
+
 
 def _held() -> None:
     raise _HeldError

@@ -59,6 +59,7 @@ def work(plan: TuningPlan, *, progress: TuningProgress) -> int:
     record = directory.join(plan.record)
     with directory.alive(worker):
         with directory.claiming():
+            directory.drop_torn_line()
             opened = studies_of(directory, record, maximise=plan.higher_is_better)
             studies = {name: opened[name] for name in plan.spaces}
             for name, study in studies.items():

@@ -1,13 +1,14 @@
 """Raw tokens that arrive one after the other: the prediction of the whole sample, in bounded memory."""
 
 from collections.abc import Mapping, Sequence
+from io import BytesIO
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
-from alignmamba.contracts import Batch, ModalitySpec, Standardisation, Target, Task
+from alignmamba.contracts import Batch, ModalitySpec, Output, Standardisation, Target, TargetScale, Task
 from alignmamba.errors import ConfigError, DataError, ShapeError
 from alignmamba.models.alignmamba import AlignMamba, AlignMambaConfig
 from alignmamba.models.raw_stream import MOST_WAITING, RawStream
@@ -56,13 +57,32 @@ def sample(names: Sequence[str] = ("text", "audio", "video"), *, seed: int = 0, 
     return {name: made[name] for name in names}
 
 
-def whole(built: AlignMamba, given: Tokens) -> Tensor:
-    batch = Batch.of(
+def task_with(tokens: str) -> Task:
+    """Targets of the sample, of audio alone and of the tokens of a modality, of every kind."""
+    further = (
+        Target(name="grade", kind="ordinal", labels=("grade",), classes=("0", "1", "2")),
+        Target(name="tone", kind="regression", labels=("tone",), modality="audio"),
+        Target(name="moods", kind="multilabel", labels=("x", "y"), classes=("x", "y"), modality="audio"),
+        Target(name="word", kind="classification", labels=("word",), classes=("a", "b"), tokens=tokens),
+        Target(name="level", kind="regression", labels=("level",), tokens=tokens),
+    )
+    return TASK.model_copy(update={"further": further})
+
+
+def batch_of(given: Tokens) -> Batch:
+    return Batch.of(
         {name: [features] for name, (features, _) in given.items()},
         times={name: [times] for name, (_, times) in given.items()},
     )
+
+
+def said(built: AlignMamba, given: Tokens) -> Output:
     with torch.no_grad():
-        return built(batch).prediction  # type: ignore[no-any-return]
+        return built(batch_of(given))  # type: ignore[no-any-return]
+
+
+def whole(built: AlignMamba, given: Tokens) -> Tensor:
+    return said(built, given).prediction
 
 
 def pieces(given: Tokens, *, seed: int) -> list[tuple[str, Tokens]]:
@@ -105,18 +125,65 @@ def test_the_end_is_the_prediction_of_the_whole_sample(
         torch.testing.assert_close(stream.end().prediction, expected, **MODEL)
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"encoder": {"kind": "mamba", "centring": "none", "depth": 1}},
+        {"pool_by": "sequence", "pooling": "mean"},
+        {"anchor_order": ("audio", "text", "video"), "pooling": "last"},
+    ],
+    ids=["default", "mamba", "pooled as one", "another anchor"],
+)
+@pytest.mark.parametrize(
+    "names", [("text", "audio", "video"), ("audio", "video"), ("text", "video"), ("audio",)], ids="+".join
+)
+def test_the_outputs_together_have_all_that_the_whole_sample_has(
+    options: Mapping[str, Any], names: Sequence[str]
+) -> None:
+    first = options.get("anchor_order", ("text",))[0]
+    built, given = model(task=task_with(first), **options), sample(names)
+    scales = {"tone": TargetScale(mean=3.0, deviation=2.0), "level": TargetScale(mean=-1.0, deviation=0.5)}
+    built.standardise(Standardisation(features={}, further=scales))
+    expected, stream = said(built, given), RawStream(built, names)
+    outputs = [stream.step(piece) for _, piece in pieces(given, seed=2)] + [stream.end()]
+    heard = [output for output in outputs if output is not None]
+    for name in ("grade", "tone", "moods"):
+        torch.testing.assert_close(heard[-1].further[name], expected.further[name], **MODEL)
+    for name in ("word", "level"):
+        found = torch.cat([output.further[name] for output in heard], 1)
+        torch.testing.assert_close(found, expected.further[name], **MODEL)
+        assert found.shape[1] == (len(given[first][1]) if first in given else 0)
+    vectors = torch.cat([output.tokens[first].x for output in heard], 1)
+    torch.testing.assert_close(vectors, expected.tokens[first].x, **MODEL)
+    assert all(bool(output.tokens[first].mask.all()) for output in heard)
+    if first in given:
+        assert len([output for output in heard if output.tokens[first].x.shape[1]]) > 1  # not all at the end
+
+
+def test_a_target_of_one_modality_waits_for_no_other() -> None:
+    built, given = model(task=task_with("text")), sample()
+    stream, (features, times) = RawStream(built), given["audio"]
+    stream.step({name: given[name] for name in ("text", "video")})
+    for count in (30, len(times)):
+        start = 0 if count == 30 else 30
+        output = stream.step({"audio": (features[start:count], times[start:count])})
+        assert output is not None
+        alone = said(built, {"audio": (features[:count], times[:count])})
+        for name in ("tone", "moods"):
+            torch.testing.assert_close(output.further[name], alone.further[name], **MODEL)
+
+
 def test_each_output_is_of_the_anchor_tokens_that_can_be_known() -> None:
     """Predictions on the way are those of the fused tokens of the whole sample, as far as they go."""
-    built, given = model(), sample()
-    batch = Batch.of(
-        {name: [features] for name, (features, _) in given.items()},
-        times={name: [times] for name, (_, times) in given.items()},
-    )
+    built, given = model(task=task_with("text")), sample()
+    batch = batch_of(given)
     said, state = [], None
     with torch.no_grad():
         for token in built.fused_tokens(batch)[0].unbind(1):
             output, state = built.step(token, state)
             said.append(output.prediction)
+            assert set(output.further) == {"grade"}
     expected = said[2::3]  # three fused tokens for each of the anchor
     stream, heard = RawStream(built), []
     for _, piece in pieces(given, seed=3):
@@ -134,14 +201,21 @@ def test_each_output_is_of_the_anchor_tokens_that_can_be_known() -> None:
 
 
 def test_memory_does_not_grow_with_the_sample() -> None:
-    built, held = model(), []
+    built = model(task=task_with("audio"), anchor_order=("audio",))
+    held, sizes = [], []
     stream = RawStream(built, ("audio", "video"))
     for second in range(40):
         times = second + torch.arange(5) / 5
-        stream.step({"audio": (torch.randn(5, 4), times), "video": (torch.randn(2, 6), times[[0, 3]])})
+        output = stream.step(
+            {"audio": (torch.randn(5, 4), times), "video": (torch.randn(2, 6), times[[0, 3]])}
+        )
         held.append(sum(stream.waiting.values()))
+        file = BytesIO()
+        torch.save((vars(stream) | {"_model": None}, output), file)
+        sizes.append(file.tell())
     assert max(held[20:]) <= max(held[:20])
     assert max(held) < 20
+    assert max(sizes[20:]) < 1.1 * max(sizes[:20])
 
 
 def test_a_modality_of_which_nothing_comes_is_missing() -> None:
@@ -178,12 +252,8 @@ def test_a_modality_of_which_nothing_comes_is_missing() -> None:
         ({"local": {"window": None}}, "local.window: found none, expected a number"),
         ({"timeless": ("video",)}, "timeless: found 'video', expected none"),
         (
-            {
-                "task": TASK.model_copy(
-                    update={"further": (Target(name="tone", kind="regression", labels=("tone",)),)}
-                )
-            },
-            "targets: found 'tone', expected none beside that of the task",
+            {"local": {"method": "none"}},
+            "pool_by: found 'modality', expected 'sequence' where local.method is 'none'",
         ),
     ],
 )
@@ -200,6 +270,17 @@ def test_one_modality_needs_no_alignment() -> None:
     stream = RawStream(built, ("audio",))
     stream.step(given)
     torch.testing.assert_close(stream.end().prediction, whole(built, given), **MODEL)
+
+
+def test_one_modality_that_is_not_aligned_stands_in_the_sequence_alone() -> None:
+    built = model(task=task_with("video"), local={"method": "none"}, pool_by="sequence")
+    given = sample(("video",))
+    stream = RawStream(built, ("video",))
+    first, last, expected = stream.step(given), stream.end(), said(built, given)
+    assert first is not None
+    torch.testing.assert_close(last.prediction, expected.prediction, **MODEL)
+    torch.testing.assert_close(first.further["word"], expected.further["word"], **MODEL)
+    assert last.further["word"].shape == (1, 0, 2)
 
 
 def test_mistakes_are_refused() -> None:

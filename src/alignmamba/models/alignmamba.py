@@ -275,7 +275,8 @@ class AlignMamba(ReadsTokens[AlignMambaConfig], FollowsTraining):
                 stay as they are. All if not given.
 
         Returns:
-            The output for the valid tokens so far, equal to the full pass over them, and the state.
+            The output for the valid tokens so far, equal to the full pass over them, and the state. Of the
+            further targets it has those of the sample: others need more than fused tokens.
 
         Raises:
             ConfigError: If the backbone is bidirectional.
@@ -290,21 +291,64 @@ class AlignMamba(ReadsTokens[AlignMambaConfig], FollowsTraining):
                 f"valid: expected bool of shape ({len(token)},), found {valid.dtype} of shape"
                 f" {tuple(valid.shape)}"
             )
+        before = state or self._initial_state(token)
+        _, after = self.extend(token.unsqueeze(1), before)
+        if valid is not None:
+            after = after.where(valid, before)
+        return self.output_of({None: after.pooled.value}, {}), after
+
+    def extend(self, tokens: Tensor, state: StreamState | None = None) -> tuple[Tensor, StreamState]:
+        """Read several more tokens of the fused sequence, all of them valid, as `step` reads one.
+
+        Args:
+            tokens: (batch, time, d_model).
+            state: As of `step`.
+
+        Returns:
+            What the backbone says of these tokens, (batch, time, d_model), and the state.
+
+        Raises:
+            ConfigError: If the backbone is bidirectional, or modalities are pooled apart and do not take
+                turns.
+            ShapeError: If the tokens' shape does not fit.
+        """
+        if tokens.ndim != 3 or tokens.shape[2] != self.config.d_model:
+            raise ShapeError(
+                f"tokens: expected (batch, time, {self.config.d_model}), found shape {tuple(tokens.shape)}"
+            )
         if self.config.pool_by == "modality" and self.config.local.method == "none":
             raise ConfigError("pool_by: step needs 'sequence' where local.method is 'none', found 'modality'")
-        if state is None:
-            state = StreamState(
-                self.backbone.initial_states(len(token)),
-                PooledState(
-                    token.new_zeros(len(token), self._scopes * token.shape[1]), token.new_zeros(len(token))
-                ),
-            )
-        token, layers = self.backbone.step(token, state.layers)
-        after = StreamState(layers, self._pool_step(state.pooled, token))
-        if valid is not None:
-            after = after.where(valid, state)
-        output = Output(prediction=self.head(after.pooled.value), embedding=after.pooled.value)
-        return self._in_label_units(output), after
+        state = state or self._initial_state(tokens)
+        read, layers = self.backbone.extend(tokens, state.layers)
+        pooled = state.pooled
+        for token in read.unbind(1):
+            pooled = self._pool_step(pooled, token)
+        return read, StreamState(layers, pooled)
+
+    def output_of(
+        self, embeddings: Mapping[str | None, Tensor], tokens: Mapping[str, TokenVectors]
+    ) -> Output:
+        """Predictions of all targets whose vectors are given.
+
+        Args:
+            embeddings: (batch, channel), that of the sample under ``None``, and perhaps those of modalities
+                read alone, by name.
+            tokens: Vectors of tokens by modality, perhaps.
+        """
+        output = Output(
+            prediction=self.head(embeddings[None]),
+            further=self._further(embeddings, {name: each.x for name, each in tokens.items()}),
+            embedding=embeddings[None],
+            tokens=tokens,
+        )
+        return self._in_label_units(output)
+
+    def _initial_state(self, like: Tensor) -> StreamState:
+        """The state before the first token, (batch, ..., d_model)."""
+        pooled = PooledState(
+            like.new_zeros(len(like), self._scopes * like.shape[-1]), like.new_zeros(len(like))
+        )
+        return StreamState(self.backbone.initial_states(len(like)), pooled)
 
     def _pool_step(self, state: PooledState, token: Tensor) -> PooledState:
         """Pool one more token, (batch, d_model), into the vector of its modality; modalities take turns."""

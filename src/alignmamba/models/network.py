@@ -22,7 +22,6 @@ from alignmamba.contracts import (
     Standardisation,
     TargetScale,
     Task,
-    TokenVectors,
 )
 from alignmamba.errors import ConfigError, DataError, ShapeError
 from alignmamba.models.heads import FurtherHeads, Thresholds
@@ -394,23 +393,26 @@ class Network(Pretrained[ConfigT], ScalesTargets, ABC, metaclass=_Completed):
         for name in self.config.task.labelled_tokens:
             there = batch.modalities[name].mask if name in batch.modalities else None
             tokens[name] = of_raw_tokens(out.tokens[name], self.strides[name], there)
-        further = self._further(batch, out.embedding, tokens)
+        seen = {
+            name: out.embedding if name is None else self._alone(batch, name, out.embedding)
+            for name in dict.fromkeys(target.modality for target in self.config.task.further)
+        }
+        further = self._further(seen, {name: each.x for name, each in tokens.items()})
         return replace(out, further=further, tokens=tokens, plans=(out.plans or {}) if return_plans else None)
 
-    def _further(
-        self, batch: Batch, embedding: Tensor, tokens: Mapping[str, TokenVectors]
-    ) -> dict[str, Tensor]:
-        """Predictions of the further targets: from the embedding, from that of a single modality, or from
-        those of its tokens.
+    def _further(self, seen: Mapping[str | None, Tensor], tokens: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Predictions of the further targets whose vectors are given.
+
+        Args:
+            seen: Embedding of the sample under ``None``, and of single modalities by name.
+            tokens: (batch, time, channel) by modality.
         """
-        if self.further_heads is None:
-            return {}
-        targets = self.config.task.further
-        names = dict.fromkeys(target.modality for target in targets)
-        seen = {name: embedding if name is None else self._alone(batch, name, embedding) for name in names}
         found = {}
-        for target in targets:
-            read = seen[target.modality] if target.tokens is None else tokens[target.tokens].x
+        for target in self.config.task.further:
+            read = seen.get(target.modality) if target.tokens is None else tokens.get(target.tokens)
+            if read is None:
+                continue
+            assert self.further_heads is not None
             prediction = self.further_heads.of(target, read)
             if target.kind == "regression":
                 prediction = self.further_scaling[target.name](prediction)

@@ -7,7 +7,7 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
-from alignmamba.contracts import ModalitySpec, Output
+from alignmamba.contracts import ModalitySpec, Output, TokenVectors
 from alignmamba.errors import ConfigError, DataError, ShapeError
 from alignmamba.models.alignmamba import AlignMamba, StreamState
 from alignmamba.nn.encoders import Encoder
@@ -42,6 +42,10 @@ class RawStream:
     An anchor token is read as soon as each other modality has those tokens that it may be matched to: those
     within the window of local alignment. Memory depends on the window and on how far modalities arrive
     apart, not on the length.
+
+    Further targets come with it. One of a modality is predicted from those of its tokens that have arrived;
+    zeros stand for a modality of which nothing came. Of tokens, each output has those read since the output
+    before, so that all outputs one after the other are those of the whole sample.
 
     Only a model whose tokens do not depend on what comes later can do so: encoders that are causal, each
     anchor token matched within a window by seconds, and a scan in one direction.
@@ -78,8 +82,9 @@ class RawStream:
             for name in present
         }
         self._zero: float | None = None
-        self._read: StreamState | None = None
-        self._said: Output | None = None
+        self._alone: set[str | None] = {target.modality for target in model.config.task.further} - {None}
+        self._states: dict[str | None, StreamState] = {}
+        """What was read of the sample, under ``None``, and of modalities alone."""
 
     @torch.no_grad()
     def step(self, tokens: Mapping[str, tuple[Tensor, Tensor]]) -> Output | None:
@@ -90,7 +95,8 @@ class RawStream:
                 seconds that never fall. A modality without new tokens may be left out.
 
         Returns:
-            The output for all anchor tokens that were read so far; ``None`` before the first.
+            The output for all anchor tokens that were read so far, of targets of tokens for those read now;
+            ``None`` before the first.
 
         Raises:
             DataError: If a modality is not of this sample or has ended, times fall, or too many tokens wait
@@ -161,6 +167,8 @@ class RawStream:
         if not bool(seconds.isfinite().all()) or bool((steps < 0).any()):
             raise DataError(f"modality {name!r}: expected finite times that never fall, found others")
         x, state = self._encoded(own, given.unsqueeze(0))
+        if name in self._alone:
+            self._read_on(name, {name: x})
         own.last, own.state = float(seconds[-1]), state
         if self._zero is None:
             self._zero = float(seconds[0])
@@ -190,20 +198,32 @@ class RawStream:
         anchor = self._arriving[self._anchor]
         others = {name: each for name, each in self._arriving.items() if name != self._anchor}
         count = min([anchor.x.shape[1], *(self._complete(each) for each in others.values())])
+        read = anchor.x.new_zeros(1, 0, self._model.token_width)
         if count:
             x, times = anchor.x[:, :count], anchor.times[:, :count]
             streams = {self._anchor: x} | {
                 name: self._matched(x, times, each) for name, each in others.items()
             }
             anchor.drop(count)
-            self._read_on(streams, count)
+            read = self._read_on(None, streams)
         for name, each in self._arriving.items():
             if each.x.shape[1] > MOST_WAITING:
                 raise DataError(
                     f"modality {name!r}: {each.x.shape[1]} tokens wait for those of another modality,"
                     f" expected at most {MOST_WAITING}; close what does not come"
                 )
-        return self._said
+        return self._output(read) if None in self._states else None
+
+    def _output(self, read: Tensor) -> Output:
+        """Predictions so far, and those of the anchor tokens that were read now, (1, time, channel)."""
+        model = self._model
+        embeddings = {key: state.pooled.value for key, state in self._states.items()}
+        nothing = torch.zeros_like(embeddings[None])
+        tokens = {}
+        for name in model.config.task.labelled_tokens:
+            x = read if name == self._anchor else read[:, :0]
+            tokens[name] = TokenVectors(x=x, mask=torch.ones_like(x[..., 0], dtype=torch.bool))
+        return model.output_of(dict.fromkeys(self._alone, nothing) | embeddings, tokens)
 
     def _complete(self, other: _Arriving) -> int:
         """Anchor tokens whose candidates in another modality have all arrived."""
@@ -242,16 +262,21 @@ class RawStream:
         other.drop(max(0, int(nearest) - self._window))
         return taken
 
-    def _read_on(self, streams: Mapping[str, Tensor], count: int) -> None:
-        """Read fused tokens by the backbone."""
+    def _read_on(self, key: str | None, streams: Mapping[str, Tensor]) -> Tensor:
+        """Read further aligned tokens, (1, time, d_model) each, of the sample or of a modality alone.
+
+        Returns:
+            The vector of each token of the anchor, (1, time, channel).
+        """
         model = self._model
-        absent = {
-            name: token.view(1, 1, -1).expand(1, count, -1) for name, token in model.absent_tokens.items()
-        }
-        order = reversed(model.config.anchors)
-        fused = interleave([streams[name] if name in streams else absent[name] for name in order])
-        for token in fused.unbind(1):
-            self._said, self._read = model.step(token, self._read)
+        like = next(iter(streams.values()))
+        if model.config.local.method == "none":  # tokens stand in one sequence with no others
+            fused = like
+        else:
+            absent = {name: token.expand_as(like) for name, token in model.absent_tokens.items()}
+            fused = interleave([streams.get(name, absent[name]) for name in reversed(model.config.anchors)])
+        read, self._states[key] = model.extend(fused, self._states.get(key))
+        return read.reshape(*like.shape[:2], -1)[..., -model.token_width :]
 
 
 def _problems(model: AlignMamba, present: Sequence[str]) -> Iterator[str]:
@@ -261,8 +286,8 @@ def _problems(model: AlignMamba, present: Sequence[str]) -> Iterator[str]:
         yield "found a model in training mode, expected evaluation mode"
     if config.bidirectional:
         yield "bidirectional: found true, expected false: the backward scan begins at the last token"
-    if config.task.further:
-        yield f"targets: found {config.task.further[0].name!r}, expected none beside that of the task"
+    if local.method == "none" and config.pool_by == "modality":
+        yield "pool_by: found 'modality', expected 'sequence' where local.method is 'none'"
     for name in present:
         encoder = model.encoders[name]
         assert isinstance(encoder, Encoder)

@@ -253,22 +253,22 @@ class Objective(nn.Module, ABC):
             if not _is_known(target, batch):
                 continue
             said, (truth, known) = output.further[target.name], _truth(target, batch, output)
+            scale, term = self._further_scale(target), FURTHER + target.name
+            one = known.any(-1) if target.kind == "multilabel" else known
             if self._concords(target):
-                error = self._concordance(FURTHER + target.name, self._pairs_of_target(target, batch, output))
+                error = self._concordance(term, _pairs(said, truth, known, batch, scale))
             else:
-                scale = self._further_scales.get(target.name, TargetScale())
                 if target.tokens is not None:
-                    said, truth = said.flatten(0, 1), truth.flatten(0, 1)
-                error = self._target_error(target, said, truth, scale)
-            known = known.any(-1) if target.kind == "multilabel" else known
+                    said, truth, known = (each.flatten(0, 1) for each in (said, truth, known))
+                error = self._target_error(target, said, truth, known, scale)
             if target.tokens is not None:
-                error, known = _mean_known(error.view_as(known), known), known.any(1)
-            losses[FURTHER + target.name] = target.weight * torch.where(known, error, error.new_zeros(()))
+                error = _mean_known(error.view_as(one), one)
+            losses[term] = target.weight * error
         return losses
 
-    @property
-    def _further_scales(self) -> Mapping[str, TargetScale]:
-        return self.model.further_scales if isinstance(self.model, ScalesTargets) else {}
+    def _further_scale(self, target: Target) -> TargetScale:
+        known = self.model.further_scales if isinstance(self.model, ScalesTargets) else {}
+        return known.get(target.name, TargetScale())
 
     @property
     def agrees_on(self) -> bool:
@@ -284,17 +284,14 @@ class Objective(nn.Module, ABC):
             found[TASK] = self._pairs_of_task(batch, output.prediction)
         for target in self.task.further:
             if target.kind == "regression" and _is_known(target, batch):
-                found[FURTHER + target.name] = self._pairs_of_target(target, batch, output)
+                truth, known = _truth(target, batch, output)
+                said, scale = output.further[target.name], self._further_scale(target)
+                found[FURTHER + target.name] = _pairs(said, truth, known, batch, scale)
         return found
 
     def _pairs_of_task(self, batch: Batch, prediction: Tensor) -> Pairs:
         assert batch.targets is not None
         return _pairs(prediction, batch.targets, ~batch.targets.isnan(), batch, self.target_scale)
-
-    def _pairs_of_target(self, target: Target, batch: Batch, output: Output) -> Pairs:
-        scale = self._further_scales.get(target.name, TargetScale())
-        truth, known = _truth(target, batch, output)
-        return _pairs(output.further[target.name], truth, known, batch, scale)
 
     def _concords(self, target: Task | Target) -> bool:
         """True if the concordance of a target is learned now."""
@@ -326,13 +323,16 @@ class Objective(nn.Module, ABC):
             classes that are known. In training mode those of classes are weighted by ``class_weights``,
             (classes,), and focused by ``focal_gamma``.
         """
-        return self._target_error(self.task, prediction, targets, self.target_scale)
+        return self._target_error(
+            self.task, prediction, targets, _has_value(self.task, targets), self.target_scale
+        )
 
     def _target_error(
-        self, target: Task | Target, said: Tensor, values: Tensor, scale: TargetScale
+        self, target: Task | Target, said: Tensor, values: Tensor, known: Tensor, scale: TargetScale
     ) -> Tensor:
-        """Loss of predictions of a target; only the target of the task has weights of classes."""
-        known = values >= 0 if target.has_one_class else ~values.isnan()
+        """Loss of predictions of a target, 0 where it is not known; only the target of the task has weights
+        of classes.
+        """
         truth = torch.where(known, values, torch.zeros_like(values))
         leads = target is self.task and self.training
         gamma, weights = (self.focal_gamma, self.class_weights) if leads else (0.0, None)
@@ -422,12 +422,17 @@ def _is_known(target: Target, batch: Batch) -> bool:
     return target.name in batch.further and target.tokens in (None, *batch.modalities)
 
 
+def _has_value(target: Task | Target, values: Tensor) -> Tensor:
+    """True at values of a target that are known."""
+    return values >= 0 if target.has_one_class else ~values.isnan()
+
+
 def _truth(target: Target, batch: Batch, output: Output) -> tuple[Tensor, Tensor]:
     """Values of a further target in a batch, and a mask of those that are known, of the samples that have its
     modality.
     """
     truth = batch.further[target.name]
-    known = truth >= 0 if target.has_one_class else ~truth.isnan()
+    known = _has_value(target, truth)
     if target.tokens is not None:
         read = output.tokens[target.tokens].mask
         known = known & (read if known.ndim == 2 else read[..., None])

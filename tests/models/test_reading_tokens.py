@@ -9,7 +9,7 @@ from small_models import LENGTHS, THREE, batch, model
 from alignmamba.contracts import Batch, Sequences
 from alignmamba.methods import FAMILIES
 from alignmamba.models.encoded import Hidden, ReadsTokens
-from alignmamba.nn.alignment import LocalAlignmentConfig, Tokens, align, at_own_places, concatenate, returned
+from alignmamba.nn.alignment import LocalAlignmentConfig, Tokens, align, concatenate, picked, returned
 from tolerances import MODEL
 
 LOCAL: tuple[dict[str, Any], ...] = (
@@ -150,6 +150,7 @@ def test_what_anchors_read_returns_to_the_tokens_that_were_moved() -> None:
 def test_one_sequence_falls_apart_into_its_streams() -> None:
     streams = [tokens([[1.0, 2.0], [3.0, 0.0]], [2, 1]), tokens([[4.0, 0.0], [5.0, 6.0]], [1, 2])]
     x, mask, number = concatenate(streams)
-    for stream, found in zip(streams, at_own_places(x, mask, number, streams), strict=True):
-        assert torch.equal(found.x, stream.x)
-        assert torch.equal(found.mask, stream.mask)
+    for place, stream in enumerate(streams):
+        found, valid = picked(x, mask & (number == place), 2)
+        assert torch.equal(found, stream.x)
+        assert torch.equal(valid, stream.mask)

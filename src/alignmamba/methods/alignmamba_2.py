@@ -79,7 +79,7 @@ class AlignMamba2(Fusion[AlignMamba2Config]):
         return Output(
             prediction=self.head(embedding),
             embedding=embedding,
-            tokens=self._tokens(read, mask, stream, encoded),
+            tokens=self._placed(read, mask, stream, encoded, self.config.task.labelled_tokens),
             extras=extras,
         )
 

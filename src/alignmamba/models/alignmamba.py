@@ -20,7 +20,6 @@ from alignmamba.nn.alignment import (
     Tokens,
     TransportLossConfig,
     align,
-    at_own_places,
     discrepancies,
     distances,
     first_present,
@@ -204,14 +203,12 @@ class AlignMamba(ReadsTokens[AlignMambaConfig], FollowsTraining):
             plans=fused.plans,
         )
 
-    def _tokens_read(self, encoded: Encoded) -> tuple[Encoded, Mapping[str, Tensor]]:
+    def _tokens_read(self, encoded: Encoded) -> tuple[Mapping[str, TokenVectors], Mapping[str, Tensor]]:
         fused = self._fused(encoded)
         read = self.backbone(fused.x, fused.mask)
-        order = list(reversed(self.config.anchors))
+        order = tuple(reversed(self.config.anchors))
         if self.config.local.method == "none":
-            streams = [encoded[name] for name in order]
-            found = at_own_places(read, fused.mask, fused.stream, streams)
-            return dict(zip(order, found, strict=True)), fused.losses
+            return self._placed(read, fused.mask, fused.stream, encoded, order), fused.losses
         anchor, is_anchor = first_present(encoded)
         outputs = {}
         for name, stream in zip(order, deinterleave(read, len(order)), strict=True):
@@ -219,22 +216,18 @@ class AlignMamba(ReadsTokens[AlignMambaConfig], FollowsTraining):
             own = Tokens(stream, anchor.mask, anchor.times).fitted(tokens.mask.shape[1])
             if not bool(rows.all()):
                 own = own.where(rows, returned(stream, tokens, anchor, fused.plans.get(name)))
-            outputs[name] = own
+            outputs[name] = TokenVectors(x=own.x, mask=own.mask)
         return outputs, fused.losses
 
     def _tokens_of(self, read: Tensor, fused: FusedTokens, encoded: Encoded) -> dict[str, TokenVectors]:
-        """Vectors of tokens: what stands at their own positions, or side by side what all modalities have at
-        the times of the anchor.
+        """Vectors of tokens that have a target: what stands at their own positions, or side by side what all
+        modalities have at the times of the anchor.
         """
-        if not self.config.task.labelled_tokens:
+        count, names = self._streams_of_token, self.config.task.labelled_tokens
+        if not names:
             return {}
-        count = self._streams_of_token
-        return self._tokens(
-            read.unflatten(1, (-1, count)).flatten(2),
-            fused.mask[:, count - 1 :: count],
-            fused.stream[:, count - 1 :: count],
-            encoded,
-        )
+        mask, stream = (each[:, count - 1 :: count] for each in (fused.mask, fused.stream))
+        return self._placed(read.unflatten(1, (-1, count)).flatten(2), mask, stream, encoded, names)
 
     @property
     def _streams_of_token(self) -> int:

@@ -26,7 +26,7 @@ from alignmamba.nn.language import (
 from alignmamba.nn.pooling import POOLINGS, Pooling
 
 __all__ = ["ConfigT", "Encoded", "Fusion", "FusionConfig", "Head", "Hidden", "PlainFusionConfig"]
-__all__ += ["ReadsTokens", "TokensRead", "presence", "without_absent"]
+__all__ += ["ReadsTokens", "TokensRead", "presence"]
 
 Encoded = Mapping[str, Tokens]
 """Each modality's tokens, in anchor order; none is valid in the samples that lack the modality."""
@@ -49,7 +49,7 @@ class TokensRead:
 
     encoded: Encoded
     """Tokens of each modality before any other modality had a part in them."""
-    read: Encoded
+    read: Mapping[str, TokenVectors]
     """Outputs of the backbone for the same tokens; not valid where it has none."""
     losses: Mapping[str, Tensor]
     """The network's own loss terms, as of `Output`."""
@@ -227,34 +227,27 @@ class Fusion(Network[ConfigT], ABC):
             streams[name] = Tokens(x, tokens.mask | missing, tokens.times)
         return streams
 
-    def _tokens(
-        self, read: Tensor, mask: Tensor, stream: Tensor, encoded: Encoded
+    def _placed(
+        self, read: Tensor, mask: Tensor, stream: Tensor, encoded: Encoded, names: Collection[str]
     ) -> dict[str, TokenVectors]:
-        """Vectors of the encoded tokens of each modality whose tokens have a target.
+        """Vectors of the encoded tokens of modalities in one sequence of all.
 
         Args:
-            read: (batch, time, channel), one sequence of all modalities.
+            read: (batch, time, channel), what was read of the sequence.
             mask: (batch, time) bool, its valid positions.
             stream: (batch, time) int64, the place of each position's modality in the reverse of the anchor
                 order.
             encoded: Tokens of each modality.
+            names: Modalities to find.
         """
         found = {}
-        for name in self.config.task.labelled_tokens:
+        for name in names:
             place = len(self.config.anchors) - 1 - self.config.anchors.index(name)
             own = encoded[name].mask
             # a modality that is missing may have a position, of its absent token
             chosen = mask & (stream == place) & own.any(1, keepdim=True)
             x, there = picked(read, chosen, own.shape[1])
             found[name] = TokenVectors(x=x, mask=there)
-        return found
-
-    def _stream_tokens(self, read: Mapping[str, Tensor], encoded: Encoded) -> dict[str, TokenVectors]:
-        """The same of a network that has a sequence for each modality, (batch, time, channel)."""
-        found = {}
-        for name in self.config.task.labelled_tokens:
-            mask = encoded[name].mask
-            found[name] = TokenVectors(x=read[name][:, : mask.shape[1]], mask=mask)
         return found
 
     @property
@@ -289,15 +282,22 @@ class Fusion(Network[ConfigT], ABC):
 
 
 class ReadsTokens(Fusion[ConfigT], ABC):
-    """Fusion whose backbone has an output for every encoded token, so that it can be pretrained."""
+    """Fusion whose backbone has an output for every encoded token, so that it can be pretrained.
+
+    Targets of tokens are predicted from the same outputs, unless a network says otherwise.
+    """
 
     @property
     def read_width(self) -> int:
         """Channels of an output of the backbone: by default as many as an encoded token has."""
         return self._encoder(self.config.anchors[0]).width
 
+    @property
+    def token_width(self) -> int:
+        return self.read_width
+
     @abstractmethod
-    def _tokens_read(self, encoded: Encoded) -> tuple[Encoded, Mapping[str, Tensor]]:
+    def _tokens_read(self, encoded: Encoded) -> tuple[Mapping[str, TokenVectors], Mapping[str, Tensor]]:
         """Output of the backbone for each encoded token, by modality, and the network's own loss terms."""
 
     def read_tokens(self, batch: Batch, hidden: Mapping[str, Hidden]) -> TokensRead:
@@ -323,14 +323,6 @@ class ReadsTokens(Fusion[ConfigT], ABC):
             x, mask = group_mean(standardise(features, s.mask), s.mask, self._encoder(name).stride)
             seen[name] = Tokens(x, mask, torch.full_like(mask, torch.nan, dtype=torch.float64))
         return seen
-
-
-def without_absent(streams: Encoded, encoded: Encoded) -> dict[str, Tokens]:
-    """Streams that may have an absent token, without it: as long as the encoded tokens, and as valid."""
-    return {
-        name: replace(tokens.fitted(encoded[name].mask.shape[1]), mask=encoded[name].mask)
-        for name, tokens in streams.items()
-    }
 
 
 def _clocked(sequences: Mapping[str, Sequences], timeless: Collection[str]) -> dict[str, Tensor]:

@@ -1,13 +1,13 @@
 """Multi-stream fusion: a backbone per modality, joined in every layer, by attention, or at the end."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
-from alignmamba.contracts import Output
+from alignmamba.contracts import Output, TokenVectors
 from alignmamba.models.encoded import (
     ConfigT,
     Encoded,
@@ -15,7 +15,6 @@ from alignmamba.models.encoded import (
     Head,
     ReadsTokens,
     presence,
-    without_absent,
 )
 from alignmamba.nn.alignment import Tokens
 from alignmamba.nn.attention import AttentionConfig, CrossModalStack
@@ -30,12 +29,16 @@ class _MultiStream(ReadsTokens[ConfigT], ABC):
     def _streams(self, encoded: Encoded) -> dict[str, Tokens]:
         """The streams after all layers, with an absent token where a modality is missing."""
 
-    def _tokens_read(self, encoded: Encoded) -> tuple[Encoded, Mapping[str, Tensor]]:
-        return without_absent(self._streams(encoded), encoded), {}
+    def _tokens_read(self, encoded: Encoded) -> tuple[Mapping[str, TokenVectors], Mapping[str, Tensor]]:
+        return self._own(self._streams(encoded), encoded, self.config.anchors), {}
 
-    @property
-    def token_width(self) -> int:
-        return self.read_width
+    def _own(self, streams: Encoded, encoded: Encoded, names: Collection[str]) -> dict[str, TokenVectors]:
+        """The tokens of streams that are encoded ones, without an absent token."""
+        masks = {name: encoded[name].mask for name in names}
+        return {
+            name: TokenVectors(x=streams[name].x[:, : mask.shape[1]], mask=mask)
+            for name, mask in masks.items()
+        }
 
 
 class MultiStreamMambaConfig(FusionConfig, MambaConfig):
@@ -78,7 +81,7 @@ class MultiStreamMamba(_MultiStream[MultiStreamMambaConfig]):
     def _read(self, encoded: Encoded) -> Output:
         streams = self._streams(encoded)
         embedding = torch.cat([self._pooled(s.x, s.mask) for s in streams.values()], 1)
-        tokens = self._stream_tokens({name: s.x for name, s in streams.items()}, encoded)
+        tokens = self._own(streams, encoded, self.config.task.labelled_tokens)
         return Output(prediction=self.head(embedding), embedding=embedding, tokens=tokens)
 
     def _streams(self, encoded: Encoded) -> dict[str, Tokens]:
@@ -171,7 +174,7 @@ class CrossmodalTransformer(_MultiStream[CrossmodalTransformerConfig]):
     def _read(self, encoded: Encoded) -> Output:
         streams = self._streams(encoded)
         embedding = torch.cat([self._pooled(s.x, s.mask) for s in streams.values()], 1)
-        tokens = self._stream_tokens({name: s.x for name, s in streams.items()}, encoded)
+        tokens = self._own(streams, encoded, self.config.task.labelled_tokens)
         return Output(prediction=self.head(embedding), embedding=embedding, tokens=tokens)
 
     @property

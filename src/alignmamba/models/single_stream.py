@@ -6,9 +6,9 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from alignmamba.contracts import Batch, Output
-from alignmamba.models.encoded import ConfigT, Encoded, FusionConfig, Head, ReadsTokens, without_absent
-from alignmamba.nn.alignment import Tokens, at_own_places, concatenate
+from alignmamba.contracts import Batch, Output, TokenVectors
+from alignmamba.models.encoded import ConfigT, Encoded, FusionConfig, Head, ReadsTokens
+from alignmamba.nn.alignment import concatenate
 from alignmamba.nn.attention import AttentionConfig, TransformerStack
 from alignmamba.nn.mamba import MambaConfig, MambaStack
 
@@ -28,38 +28,34 @@ class _SingleStream(ReadsTokens[ConfigT]):
 
     def fused_tokens(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """The sequence of the backbone, (batch, sum of times, d_model), valid tokens first, and its mask."""
-        tokens, mask, _ = self._fused(self._marked(self._encoded(batch)))
+        tokens, mask, _ = self._fused(self._encoded(batch))
         return tokens, mask
 
     def _read(self, encoded: Encoded) -> Output:
-        tokens, mask, stream = self._fused(self._marked(encoded))
+        tokens, mask, stream = self._fused(encoded)
         read = self.backbone(tokens, mask)
         embedding = self._pooled(read, mask)
         return Output(
             prediction=self.head(embedding),
             embedding=embedding,
-            tokens=self._tokens(read, mask, stream, encoded),
+            tokens=self._placed(read, mask, stream, encoded, self.config.task.labelled_tokens),
         )
 
-    def _tokens_read(self, encoded: Encoded) -> tuple[Encoded, Mapping[str, Tensor]]:
-        marked = self._marked(encoded)
-        tokens, mask, number = self._fused(marked)
-        read = at_own_places(self.backbone(tokens, mask), mask, number, list(marked.values()))
-        return without_absent(dict(zip(marked, read, strict=True)), encoded), {}
+    def _tokens_read(self, encoded: Encoded) -> tuple[Mapping[str, TokenVectors], Mapping[str, Tensor]]:
+        tokens, mask, stream = self._fused(encoded)
+        return self._placed(self.backbone(tokens, mask), mask, stream, encoded, self.config.anchors), {}
 
-    def _marked(self, encoded: Encoded) -> dict[str, Tokens]:
-        """The tokens of each modality with its vector, in the order of the sequence."""
+    def _fused(self, encoded: Encoded) -> tuple[Tensor, Tensor, Tensor]:
+        """The sequence of the backbone, each token marked by the vector of its modality; its mask, and the
+        number of each token's modality.
+        """
         streams = self._with_absent(encoded)
-        return {
-            name: replace(
-                streams[name], x=streams[name].x + self.modality_embeddings[name].to(streams[name].x.dtype)
-            )
-            for name in reversed(self.config.anchors)
-        }
-
-    def _fused(self, marked: Encoded) -> tuple[Tensor, Tensor, Tensor]:
-        """The sequence of the backbone, its mask, and the number of each token's modality."""
-        return concatenate(list(marked.values()))
+        return concatenate(
+            [
+                replace(s, x=s.x + self.modality_embeddings[name].to(s.x.dtype))
+                for name, s in reversed(streams.items())
+            ]
+        )
 
 
 class SingleStreamMambaConfig(FusionConfig, MambaConfig):

@@ -482,21 +482,6 @@ def concatenate(streams: list[Tokens]) -> tuple[Tensor, Tensor, Tensor]:
     return _in_order(streams, place)
 
 
-def at_own_places(read: Tensor, mask: Tensor, number: Tensor, streams: Sequence[Tokens]) -> list[Tokens]:
-    """Move what was read of one sequence back to the tokens of the streams that it was made of.
-
-    Args:
-        read: (batch, sum of times, channel).
-        mask: (batch, sum of times) bool, valid tokens first.
-        number: (batch, sum of times) int64, the number of each token's stream.
-        streams: As they were put into the sequence, the tokens of each in their order.
-    """
-    return [
-        Tokens(picked(read, mask & (number == place), s.mask.shape[1])[0], s.mask, s.times)
-        for place, s in enumerate(streams)
-    ]
-
-
 _BEHIND_ALL: Final = 1 << 40
 """Place behind every token of a sequence."""
 

@@ -268,8 +268,8 @@ class AlignMamba(ReadsTokens[AlignMambaConfig], FollowsTraining):
                 stay as they are. All if not given.
 
         Returns:
-            The output for the valid tokens so far, equal to the full pass over them, and the state. Of the
-            further targets it has those of the sample: others need more than fused tokens.
+            The output for the valid tokens so far, equal to the full pass over them, and the state. Further
+            targets of the sample are in it: others need more than fused tokens.
 
         Raises:
             ConfigError: If the backbone is bidirectional.
@@ -298,7 +298,7 @@ class AlignMamba(ReadsTokens[AlignMambaConfig], FollowsTraining):
             state: As of `step`.
 
         Returns:
-            What the backbone says of these tokens, (batch, time, d_model), and the state.
+            Outputs of the backbone for these tokens, (batch, time, d_model), and the state.
 
         Raises:
             ConfigError: If the backbone is bidirectional, or modalities are pooled apart and do not take
@@ -337,7 +337,7 @@ class AlignMamba(ReadsTokens[AlignMambaConfig], FollowsTraining):
         return self._in_label_units(output)
 
     def _initial_state(self, like: Tensor) -> StreamState:
-        """The state before the first token, (batch, ..., d_model)."""
+        """State before the first token, (batch, ..., d_model)."""
         pooled = PooledState(
             like.new_zeros(len(like), self._scopes * like.shape[-1]), like.new_zeros(len(like))
         )

@@ -218,8 +218,7 @@ class Network(Pretrained[ConfigT], ScalesTargets, ABC, metaclass=_Completed):
     A network states `config_class`, whose instance its constructor takes alone, `summary` and `tags`, and
     says in `_predict` how it predicts. Everything else here holds for all of them: raw features in, scales
     stored with the weights, predictions in units of the label, further targets predicted from the embedding,
-    saving and loading. Nothing asks a network for
-    more than stands in this class.
+    saving and loading. Nothing asks a network for more than stands in this class.
     """
 
     config_class: ClassVar[Any]  # a subclass of NetworkConfig; `Any` lets each state its own
@@ -401,11 +400,8 @@ class Network(Pretrained[ConfigT], ScalesTargets, ABC, metaclass=_Completed):
         return replace(out, further=further, tokens=tokens, plans=(out.plans or {}) if return_plans else None)
 
     def _further(self, seen: Mapping[str | None, Tensor], tokens: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Predictions of the further targets whose vectors are given.
-
-        Args:
-            seen: Embedding of the sample under ``None``, and of single modalities by name.
-            tokens: (batch, time, channel) by modality.
+        """Predictions of further targets whose vectors are given: the embedding of the sample under ``None``,
+        those of modalities read alone, and those of tokens, (batch, time, channel).
         """
         found = {}
         for target in self.config.task.further:

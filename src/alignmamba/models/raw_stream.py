@@ -84,7 +84,7 @@ class RawStream:
         self._zero: float | None = None
         self._alone: set[str | None] = {target.modality for target in model.config.task.further} - {None}
         self._states: dict[str | None, StreamState] = {}
-        """What was read of the sample, under ``None``, and of modalities alone."""
+        """States of the sample, under ``None``, and of modalities that are read alone."""
 
     @torch.no_grad()
     def step(self, tokens: Mapping[str, tuple[Tensor, Tensor]]) -> Output | None:

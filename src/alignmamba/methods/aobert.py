@@ -15,6 +15,7 @@ from alignmamba.methods.search_space import LOSS_WEIGHT
 from alignmamba.models.encoded import Encoded, Fusion, Head, PlainFusionConfig, presence
 from alignmamba.nn.alignment import Tokens
 from alignmamba.nn.attention import AttentionConfig, AttentionLayer, sinusoidal_positions
+from alignmamba.nn.by_name import ModulesByName, WeightsByName
 from alignmamba.training.objective import Objective
 
 
@@ -62,10 +63,10 @@ class AOBERT(Fusion[AOBERTConfig]):
 
     def __init__(self, config: AOBERTConfig) -> None:
         super().__init__(config, config.d_model)
-        self.project = nn.ModuleDict(
+        self.project = ModulesByName(
             {name: nn.Linear(self._encoder(name).width, config.d_model) for name in config.anchors}
         )
-        self.marks = nn.ParameterDict(
+        self.marks = WeightsByName(
             {name: nn.Parameter(0.02 * torch.randn(config.d_model)) for name in config.anchors}
         )
         self.first = nn.Parameter(0.02 * torch.randn(config.d_model))
@@ -119,10 +120,10 @@ class MaskedAndMatched(Objective):
             name: layer.in_features for name, layer in model.project.items() if isinstance(layer, nn.Linear)
         }
         width = model.config.d_model
-        self.hidden_tokens = nn.ParameterDict(
+        self.hidden_tokens = WeightsByName(
             {name: nn.Parameter(0.02 * torch.randn(size)) for name, size in widths.items()}
         )
-        self.rebuild = nn.ModuleDict({name: nn.Linear(width, size) for name, size in widths.items()})
+        self.rebuild = ModulesByName({name: nn.Linear(width, size) for name, size in widths.items()})
         self.matched = nn.Linear(width, 1)
 
     def losses(self, batch: Batch, output: Output) -> Mapping[str, Tensor]:

@@ -11,6 +11,7 @@ from alignmamba.contracts import Output
 from alignmamba.methods.method import Method
 from alignmamba.models.encoded import Encoded, Head
 from alignmamba.models.sentence import SentenceConfig, SentenceFusion
+from alignmamba.nn.by_name import ModulesByName, WeightsByName
 from alignmamba.nn.sentence_encoder import beside
 from alignmamba.ops import masked_mean
 
@@ -41,11 +42,11 @@ class MaskedMultimodalAttention(nn.Module):
     def __init__(self, width: int, sides: Mapping[str, int], hidden: int, dropout: float) -> None:
         super().__init__()
         self.own = nn.Linear(width, hidden, bias=False)
-        self.others = nn.ModuleDict(
+        self.others = ModulesByName(
             {name: nn.Linear(side, hidden, bias=False) for name, side in sides.items()}
         )
         self.own_weight = nn.Parameter(torch.ones(()))
-        self.weights = nn.ParameterDict({name: nn.Parameter(torch.ones(())) for name in sides})
+        self.weights = WeightsByName({name: nn.Parameter(torch.ones(())) for name in sides})
         self.bias = nn.Parameter(torch.zeros(()))
         self.dropout = nn.Dropout(dropout)
 

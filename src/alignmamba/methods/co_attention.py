@@ -9,6 +9,7 @@ from alignmamba.contracts import Output
 from alignmamba.methods.method import Method
 from alignmamba.models.encoded import Encoded, Fusion, FusionConfig, Head
 from alignmamba.nn.attention import Attention, AttentionConfig, sinusoidal_positions
+from alignmamba.nn.by_name import ModulesByName
 
 
 class CoAttentionConfig(FusionConfig, AttentionConfig):
@@ -71,9 +72,9 @@ class CoAttentionLayer(nn.Module):
             for source in sources
         }
         targets = dict.fromkeys(target for target, _ in self.owner.values())
-        self.cross = nn.ModuleDict(
+        self.cross = ModulesByName(
             {
-                target: nn.ModuleDict(
+                target: ModulesByName(
                     {
                         source: Attention(config)
                         for one, source in dict.fromkeys(self.owner.values())
@@ -83,11 +84,11 @@ class CoAttentionLayer(nn.Module):
                 for target in targets
             }
         )
-        self.own = nn.ModuleDict({name: Attention(config) for name in names})
-        self.feed = nn.ModuleDict(
+        self.own = ModulesByName({name: Attention(config) for name in names})
+        self.feed = ModulesByName(
             {name: nn.Sequential(nn.Linear(width, wide), nn.GELU(), nn.Linear(wide, width)) for name in names}
         )
-        self.norms = nn.ModuleDict(
+        self.norms = ModulesByName(
             {name: nn.ModuleList(nn.LayerNorm(width) for _ in range(3)) for name in names}
         )
         self.dropout = nn.Dropout(config.dropout)
@@ -123,7 +124,9 @@ class CoAttentionLayer(nn.Module):
 
     def _between(self, target: str, source: str) -> Attention:
         owner, other = self.owner[target, source]
-        module = self.cross.get_submodule(f"{owner}.{other}")
+        others = self.cross[owner]
+        assert isinstance(others, ModulesByName)
+        module = others[other]
         assert isinstance(module, Attention)
         return module
 

@@ -15,6 +15,7 @@ from alignmamba.methods.search_space import LOSS_WEIGHT
 from alignmamba.models.encoded import Encoded, Fusion, Head, PlainFusionConfig, presence
 from alignmamba.nn.alignment import Tokens
 from alignmamba.nn.attention import AttentionConfig, TransformerStack
+from alignmamba.nn.by_name import ModulesByName
 from alignmamba.ops import masked_mean
 from alignmamba.training.batches import BatchSource
 from alignmamba.training.neighbours import DRAWN, Neighbours
@@ -81,7 +82,7 @@ def _decoder(widths: Sequence[int], task: Task) -> nn.Sequential:
     return nn.Sequential(*layers, Head(widths[-1], task, dropout=0.0))
 
 
-def _each(modules: nn.ModuleDict, vectors: Tensor) -> Tensor:
+def _each(modules: ModulesByName, vectors: Tensor) -> Tensor:
     """(batch, modality, width), what the module of each modality makes of its vectors."""
     return torch.stack([module(vectors[:, number]) for number, module in enumerate(modules.values())], 1)
 
@@ -104,10 +105,10 @@ class ConFEDE(Fusion[ConFEDEConfig]):
         super().__init__(config, config.d_model)
         names, hidden, task = config.anchors, config.hidden, config.task
         last = (hidden, hidden // 2, hidden // 4)
-        self.streams = nn.ModuleDict({name: Stream(self._encoder(name).width, config) for name in names})
-        self.alone = nn.ModuleDict({name: _decoder((config.d_model, *last), task) for name in names})
+        self.streams = ModulesByName({name: Stream(self._encoder(name).width, config) for name in names})
+        self.alone = ModulesByName({name: _decoder((config.d_model, *last), task) for name in names})
         self.similar, self.dissimilar = (
-            nn.ModuleDict({name: self._part() for name in names}) for _ in range(2)
+            ModulesByName({name: self._part() for name in names}) for _ in range(2)
         )
         self.part = _decoder(last, task)
         self.whole = _decoder((2 * len(names) * hidden, 2 * hidden, *last), task)

@@ -14,6 +14,7 @@ from alignmamba.contracts import Batch, Output, Task
 from alignmamba.errors import DataError
 from alignmamba.methods.method import Method
 from alignmamba.models.encoded import Encoded, Fusion, Head, PlainFusionConfig, presence
+from alignmamba.nn.by_name import ModulesByName
 from alignmamba.nn.pooling import Pooling
 from alignmamba.ops.correlation import paired_correlation
 from alignmamba.training.batches import BatchSource, most_together
@@ -97,7 +98,7 @@ class DCCA(Fusion[Any]):
 
     def __init__(self, config: DCCAConfig) -> None:
         super().__init__(config, config.hidden)
-        self.views = nn.ModuleDict(
+        self.views = ModulesByName(
             {
                 name: _layers(self._encoder(name).width, config.hidden, config.depth, config.components)
                 for name in config.anchors
@@ -135,7 +136,7 @@ class Correlated(Objective):
     def __init__(self, model: DCCA, task: Task) -> None:
         super().__init__(model, task)
         config = model.config
-        self.decoders = nn.ModuleDict()
+        self.decoders = ModulesByName()
         if isinstance(config, DCCAEConfig):
             for name in config.anchors:
                 width = model._encoder(name).width

@@ -13,6 +13,7 @@ from alignmamba.methods.method import Method
 from alignmamba.methods.search_space import LOSS_WEIGHT
 from alignmamba.models.crossmodal import CrossmodalFusion, CrossmodalFusionConfig
 from alignmamba.models.encoded import Encoded, Head
+from alignmamba.nn.by_name import ModulesByName
 from alignmamba.nn.crossmodal_transformer import Reader, Residual
 from alignmamba.nn.distillation import Graph, Prior, distance_to_prior
 from alignmamba.ops import last_valid, masked_mean
@@ -88,10 +89,10 @@ class DMD(CrossmodalFusion[DMDConfig]):
     def __init__(self, config: DMDConfig) -> None:
         super().__init__(config)
         names, width = config.anchors, config.d_model
-        self.specific = nn.ModuleDict({name: nn.Linear(width, width, bias=False) for name in names})
+        self.specific = ModulesByName({name: nn.Linear(width, width, bias=False) for name in names})
         self.common = nn.Linear(width, width, bias=False)
-        self.alone = nn.ModuleDict({name: Reader(config, width, config.depth) for name in names})
-        self.gates = nn.ModuleDict({name: nn.Linear(self.read_width, self.read_width) for name in names})
+        self.alone = ModulesByName({name: Reader(config, width, config.depth) for name in names})
+        self.gates = ModulesByName({name: nn.Linear(self.read_width, self.read_width) for name in names})
         shared = len(names) * width
         self.shared_gate = nn.Linear(shared, shared)
         whole = len(names) * self.read_width + shared
@@ -154,10 +155,10 @@ class Distillation(Objective):
         super().__init__(model, task)
         config, names, read = model.config, model.config.anchors, model.read_width
         width, count, drop = config.d_model, len(names), config.output_dropout
-        self.decoders = nn.ModuleDict({name: nn.Linear(2 * width, width, bias=False) for name in names})
-        self.align = nn.ModuleDict({name: nn.Linear(width, width) for name in names})
-        self.of_common = nn.ModuleDict({name: Student(width, width, task, drop) for name in names})
-        self.of_own = nn.ModuleDict({name: Student(read, read, task, drop) for name in names})
+        self.decoders = ModulesByName({name: nn.Linear(2 * width, width, bias=False) for name in names})
+        self.align = ModulesByName({name: nn.Linear(width, width) for name in names})
+        self.of_common = ModulesByName({name: Student(width, width, task, drop) for name in names})
+        self.of_own = ModulesByName({name: Student(read, read, task, drop) for name in names})
         self.of_shared = Student(count * width, count * width, task, drop)
         self.homogeneous = Graph(
             count, task.num_outputs, width, config.homogeneous_size, config.homogeneous_prior
@@ -255,7 +256,7 @@ class Distillation(Objective):
         )
 
 
-def _each(students: nn.ModuleDict, x: Tensor) -> tuple[Tensor, ...]:
+def _each(students: ModulesByName, x: Tensor) -> tuple[Tensor, ...]:
     """Vectors that each student makes of its modality of (batch, modality, width), stacked again."""
     made = [student(x[:, number]) for number, student in enumerate(students.values())]
     return tuple(torch.stack(part, 1) for part in zip(*made, strict=True))

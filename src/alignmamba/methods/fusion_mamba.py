@@ -13,6 +13,7 @@ from alignmamba.contracts import Output
 from alignmamba.methods.method import Method
 from alignmamba.models.encoded import Encoded, Fusion, FusionConfig, Head
 from alignmamba.nn.alignment import Tokens
+from alignmamba.nn.by_name import ModulesByName
 from alignmamba.nn.channel_swap import swap_channels
 from alignmamba.nn.mamba import MambaConfig, SelectiveScan
 from alignmamba.nn.masked_convolution import TimeConvolution
@@ -72,9 +73,9 @@ class FusionMamba(Fusion[FusionMambaConfig]):
         self.absent_tokens.requires_grad_(False)
         names, width = config.anchors, config.d_model
         self.register_buffer("swapped", torch.arange(width) * 4 // width % 2 == 1, persistent=False)
-        self.shallow = nn.ModuleDict({name: HiddenFusion(config, (name,)) for name in names})
+        self.shallow = ModulesByName({name: HiddenFusion(config, (name,)) for name in names})
         self.deep = nn.ModuleList(HiddenFusion(config, names) for _ in range(config.depth))
-        self.norms = nn.ModuleDict({name: nn.LayerNorm(width) for name in names})
+        self.norms = ModulesByName({name: nn.LayerNorm(width) for name in names})
         self.head = Head(width, config.task, config.dropout)
 
     def _read(self, encoded: Encoded) -> Output:
@@ -105,15 +106,15 @@ class HiddenFusion(nn.Module):
     def __init__(self, config: MambaConfig, names: tuple[str, ...]) -> None:
         super().__init__()
         width, inner = config.d_model, config.expand * config.d_model
-        self.norms = nn.ModuleDict({name: nn.LayerNorm(width) for name in names})
-        self.in_projections = nn.ModuleDict({name: nn.Linear(width, 2 * inner, bias=False) for name in names})
-        self.convolutions = nn.ModuleDict(
+        self.norms = ModulesByName({name: nn.LayerNorm(width) for name in names})
+        self.in_projections = ModulesByName({name: nn.Linear(width, 2 * inner, bias=False) for name in names})
+        self.convolutions = ModulesByName(
             {name: TimeConvolution(inner, inner, config.d_conv, by_channel=True) for name in names}
         )
         self.scan = SelectiveScan(config)
         self.backward_scan = SelectiveScan(config) if config.bidirectional else None
-        self.hidden_norms = nn.ModuleDict({name: nn.LayerNorm(inner) for name in names})
-        self.out_projections = nn.ModuleDict({name: nn.Linear(inner, width, bias=False) for name in names})
+        self.hidden_norms = ModulesByName({name: nn.LayerNorm(inner) for name in names})
+        self.out_projections = ModulesByName({name: nn.Linear(inner, width, bias=False) for name in names})
         self.dropout = nn.Dropout(config.dropout)
 
     def forward(self, streams: Mapping[str, Tokens], present: Mapping[str, Tensor]) -> dict[str, Tokens]:

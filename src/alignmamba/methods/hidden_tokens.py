@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from alignmamba.contracts import Batch, Config, Output, Task
 from alignmamba.models.encoded import Encoded, FusionConfig, Hidden, ReadsTokens, TokensRead
 from alignmamba.models.network import Network, NetworkConfig
+from alignmamba.nn.by_name import ModulesByName, WeightsByName
 from alignmamba.nn.encoders import EmbeddingEncoder, Encoder
 from alignmamba.nn.language import LanguageConfig
 from alignmamba.ops import masked_mean
@@ -83,9 +84,9 @@ class Pretraining(Objective):
         self._draw = draw
         self._epoch = 0
         encoders = {name: _encoder(model, name) for name in model.config.anchors}
-        self.stand_ins = nn.ParameterDict()
-        self.reconstructors = nn.ModuleDict()
-        self.matchers = nn.ModuleDict()
+        self.stand_ins = WeightsByName()
+        self.reconstructors = ModulesByName()
+        self.matchers = ModulesByName()
         for spec in model.config.modalities if config.reconstruction else ():
             reads_ids = spec.kind == "tokens"
             width = encoders[spec.name].width if reads_ids else spec.dim

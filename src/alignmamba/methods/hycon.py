@@ -13,6 +13,7 @@ from alignmamba.methods.method import Method
 from alignmamba.methods.search_space import LOSS_WEIGHT
 from alignmamba.models.encoded import Encoded, Head, presence
 from alignmamba.models.vectors import AnchorVectorConfig, VectorFusion
+from alignmamba.nn.by_name import ModulesByName
 from alignmamba.nn.recurrent import LastState
 from alignmamba.training.objective import Objective
 
@@ -72,7 +73,7 @@ class HyCon(VectorFusion[HyConConfig]):
     def __init__(self, config: HyConConfig) -> None:
         super().__init__(config, config.d_model)
         pooled = {name: width for name, width in self.vector_widths.items() if name not in config.read}
-        self.project = nn.ModuleDict(
+        self.project = ModulesByName(
             {name: nn.Linear(width, config.d_model) for name, width in pooled.items()}
         )
         self.mix = nn.Linear(config.d_model, config.hidden)

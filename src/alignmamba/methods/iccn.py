@@ -12,6 +12,7 @@ from alignmamba.errors import DataError
 from alignmamba.methods.method import Method
 from alignmamba.models.encoded import Encoded, Head, presence
 from alignmamba.models.vectors import VectorConfig, VectorFusion
+from alignmamba.nn.by_name import ModulesByName
 from alignmamba.nn.pooling import Pooling
 from alignmamba.nn.recurrent import LastState
 from alignmamba.ops.correlation import paired_correlation
@@ -89,7 +90,7 @@ class ICCN(VectorFusion[ICCNConfig]):
     def __init__(self, config: ICCNConfig) -> None:
         super().__init__(config, config.d_model)
         width, others = self.vector_widths[config.anchors[0]], config.read
-        self.interactions = nn.ModuleDict(
+        self.interactions = ModulesByName(
             {name: Interaction(width, config.d_model, config.channels, config.components) for name in others}
         )
         self.read_out = nn.Linear(width + len(others) * config.components, config.hidden)

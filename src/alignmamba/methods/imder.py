@@ -14,6 +14,7 @@ from alignmamba.methods.search_space import LOSS_WEIGHT
 from alignmamba.models.encoded import Encoded, Fusion, FusionConfig, Head
 from alignmamba.nn.alignment import Tokens
 from alignmamba.nn.attention import AttentionConfig, CrossModalStack
+from alignmamba.nn.by_name import ModulesByName
 from alignmamba.nn.diffusion import EARLIEST, Score
 from alignmamba.nn.encoders import EncoderConfig
 from alignmamba.nn.language import AnyEncoderConfig
@@ -70,13 +71,13 @@ class IMDer(Fusion[IMDerConfig]):
     def __init__(self, config: IMDerConfig) -> None:
         super().__init__(config, config.d_model)
         width = config.d_model
-        self.project = nn.ModuleDict(
+        self.project = ModulesByName(
             {name: nn.Linear(self._encoder(name).width, width) for name in config.anchors}
         )
-        self.scores = nn.ModuleDict(
+        self.scores = ModulesByName(
             {name: Score(width, config.hidden, config.sigma) for name in config.anchors}
         )
-        self.refine = nn.ModuleDict(
+        self.refine = ModulesByName(
             {
                 name: nn.Sequential(nn.Linear(width, 2 * width), nn.ReLU(), nn.Linear(2 * width, width))
                 for name in config.anchors

@@ -11,6 +11,7 @@ from alignmamba.contracts import Name, Output
 from alignmamba.methods.method import MMSA, Method
 from alignmamba.models.encoded import Encoded, Fusion, FusionConfig
 from alignmamba.models.heads import Ordered
+from alignmamba.nn.by_name import ModulesByName, WeightsByName
 from alignmamba.nn.encoders import EncoderConfig
 from alignmamba.nn.language import AnyEncoderConfig
 from alignmamba.nn.recurrent import LastState
@@ -74,7 +75,7 @@ class LMF(Fusion[LMFConfig]):
         first, *others = config.anchors
         self.sequence = LastState(self._encoder(first).width, config.sequence_hidden, config.sequence_out)
         widths = {name: config.hiddens.get(name, config.hidden) for name in others}
-        self.pooled = nn.ModuleDict(
+        self.pooled = ModulesByName(
             {
                 name: PooledPerceptron(self._encoder(name).width, width, config.dropout)
                 for name, width in widths.items()
@@ -83,7 +84,7 @@ class LMF(Fusion[LMFConfig]):
         outputs = config.task.num_scores
         self.order = Ordered(len(config.task.classes)) if config.task.kind == "ordinal" else None
         sizes = {**widths, first: config.sequence_out}
-        self.factors = nn.ParameterDict(
+        self.factors = WeightsByName(
             {
                 name: nn.Parameter(torch.empty(config.rank, width + 1, outputs))
                 for name, width in sizes.items()

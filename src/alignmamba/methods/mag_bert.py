@@ -11,6 +11,7 @@ from alignmamba.contracts import Output
 from alignmamba.methods.method import Method
 from alignmamba.models.encoded import Encoded, Head
 from alignmamba.models.sentence import SentenceConfig, SentenceFusion
+from alignmamba.nn.by_name import ModulesByName
 from alignmamba.nn.sentence_encoder import beside
 
 _LEAST = 1e-6
@@ -43,8 +44,8 @@ class AdaptationGate(nn.Module):
     def __init__(self, width: int, sides: Mapping[str, int], *, shift: float, dropout: float) -> None:
         super().__init__()
         self.shift = shift
-        self.gates = nn.ModuleDict({name: nn.Linear(side + width, width) for name, side in sides.items()})
-        self.steps = nn.ModuleDict({name: nn.Linear(side, width) for name, side in sides.items()})
+        self.gates = ModulesByName({name: nn.Linear(side + width, width) for name, side in sides.items()})
+        self.steps = ModulesByName({name: nn.Linear(side, width) for name, side in sides.items()})
         self.norm = nn.LayerNorm(width)
         self.dropout = nn.Dropout(dropout)
 

@@ -11,6 +11,7 @@ from alignmamba.contracts import Name, Output
 from alignmamba.methods.method import Method
 from alignmamba.methods.search_space import LOSS_WEIGHT
 from alignmamba.models.encoded import Encoded, Fusion, Head, PlainFusionConfig
+from alignmamba.nn.by_name import ModulesByName
 from alignmamba.nn.recurrent import Recurrent
 from alignmamba.ops import resample
 
@@ -126,11 +127,11 @@ class MCTN(Fusion[MCTNConfig]):
             self.absent_tokens[name].requires_grad_(False)  # never read
         widths = {name: self._encoder(name).width for name in config.anchors}
         both = (anchor, order[0])
-        self.enter = nn.ModuleDict({name: nn.Linear(widths[name], config.d_model) for name in both})
-        self.leave = nn.ModuleDict({name: nn.Linear(config.d_model, widths[name]) for name in both})
-        self.readers = nn.ModuleDict({name: Reader(config.d_model, config.d_model) for name in order})
+        self.enter = ModulesByName({name: nn.Linear(widths[name], config.d_model) for name in both})
+        self.leave = ModulesByName({name: nn.Linear(config.d_model, widths[name]) for name in both})
+        self.readers = ModulesByName({name: Reader(config.d_model, config.d_model) for name in order})
         outs = {name: config.d_model if name == order[0] else widths[name] for name in order}
-        self.writers = nn.ModuleDict(
+        self.writers = ModulesByName(
             {name: Writer(config.d_model, outs[name], config.dropout) for name in order}
         )
         self.states = Recurrent(config.d_model, config.hidden)

@@ -12,6 +12,7 @@ from alignmamba.methods.method import Method
 from alignmamba.methods.search_space import LOSS_WEIGHT
 from alignmamba.models.encoded import Encoded, Head, presence
 from alignmamba.models.vectors import AnchorVectorConfig, VectorFusion
+from alignmamba.nn.by_name import ModulesByName
 from alignmamba.nn.factors import Factors
 from alignmamba.nn.gradients import reversed_gradient
 from alignmamba.nn.recurrent import Cell, ReadTwice
@@ -71,7 +72,7 @@ class MISA(VectorFusion[MISAConfig]):
         super().__init__(config, config.d_model)
         width, whole = config.d_model, len(config.anchors) * config.d_model
         self.factors = Factors(self.vector_widths, width)
-        self.rebuild = nn.ModuleDict({name: nn.Linear(width, width) for name in config.anchors})
+        self.rebuild = ModulesByName({name: nn.Linear(width, width) for name in config.anchors})
         self.fusion = nn.TransformerEncoderLayer(width, config.heads, config.feedforward, batch_first=True)
         self.joined = nn.Linear(2 * whole, whole)
         self.dropout = nn.Dropout(config.dropout)

@@ -13,6 +13,7 @@ from alignmamba.methods.method import Method
 from alignmamba.methods.search_space import LOSS_WEIGHT
 from alignmamba.models.encoded import Encoded, Head, presence
 from alignmamba.models.vectors import AnchorVectorConfig, VectorFusion
+from alignmamba.nn.by_name import ModulesByName
 from alignmamba.nn.likelihood import Likelihood, LikelihoodKind
 from alignmamba.nn.recurrent import LastState
 from alignmamba.training.batches import BatchSource, every_target
@@ -111,7 +112,7 @@ class InformationBounds(Objective):
         self.bounds = nn.ModuleList(
             Likelihood(widths[names[i]], widths[names[j]], model.config.likelihood) for i, j in pairs
         )
-        self.predictors = nn.ModuleDict({name: nn.Linear(model.config.fused, widths[name]) for name in names})
+        self.predictors = ModulesByName({name: nn.Linear(model.config.fused, widths[name]) for name in names})
         _drawn_afresh(self.bounds)
         _drawn_afresh(self.predictors)
 

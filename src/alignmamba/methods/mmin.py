@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from alignmamba.contracts import Batch, Output, Task
 from alignmamba.methods.method import Method
 from alignmamba.models.encoded import Encoded, Fusion, FusionConfig, Head, presence
+from alignmamba.nn.by_name import ModulesByName
 from alignmamba.nn.encoders import EncoderConfig
 from alignmamba.nn.language import AnyEncoderConfig
 from alignmamba.nn.pooling import POOLINGS
@@ -102,7 +103,7 @@ class MMIN(Fusion[MMINConfig]):
 
     def __init__(self, config: MMINConfig) -> None:
         super().__init__(config, config.d_model)
-        self.streams = nn.ModuleDict(
+        self.streams = ModulesByName(
             {name: Recurrent(self._encoder(name).width, config.d_model) for name in config.anchors}
         )
         width = len(config.anchors) * config.d_model

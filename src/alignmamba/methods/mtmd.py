@@ -13,6 +13,7 @@ from alignmamba.methods.method import Method
 from alignmamba.methods.search_space import LOSS_WEIGHT
 from alignmamba.models.encoded import Encoded, Head, presence
 from alignmamba.models.vectors import VectorConfig, VectorFusion
+from alignmamba.nn.by_name import ModulesByName
 from alignmamba.nn.recurrent import LastState
 from alignmamba.training.objective import Objective
 
@@ -74,7 +75,7 @@ class MTMD(VectorFusion[MTMDConfig]):
     def __init__(self, config: MTMDConfig) -> None:
         super().__init__(config, config.d_model)
         widths = {name: self._encoder(name).width for name in config.anchors}
-        self.slow = nn.ModuleDict({name: self._reader(width) for name, width in widths.items()})
+        self.slow = ModulesByName({name: self._reader(width) for name, width in widths.items()})
         self.slow.load_state_dict(self.streams.state_dict())
         for part in self.slow.requires_grad_(False).modules():
             if isinstance(part, nn.Dropout):
@@ -112,11 +113,11 @@ class MomentumDistillation(Objective):
         super().__init__(model, task)
         config, regression = model.config, task.kind == "regression"
         classes = config.bins if regression else task.num_outputs
-        self.subtasks = nn.ModuleDict(
+        self.subtasks = ModulesByName(
             {name: Subtask(config.d_model, config.hidden, config.dropout) for name in config.anchors}
         )
-        self.classes = nn.ModuleDict({name: nn.Linear(config.hidden, classes) for name in config.anchors})
-        self.numbers = nn.ModuleDict(
+        self.classes = ModulesByName({name: nn.Linear(config.hidden, classes) for name in config.anchors})
+        self.numbers = ModulesByName(
             {name: Head(config.hidden, task, dropout=0.0) for name in config.anchors if regression}
         )
         self.fused_classes = nn.Linear(config.fused, classes) if regression else None

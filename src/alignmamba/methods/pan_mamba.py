@@ -12,6 +12,7 @@ from alignmamba.contracts import Output
 from alignmamba.methods.method import Method
 from alignmamba.models.encoded import Encoded, Fusion, FusionConfig, Head
 from alignmamba.nn.alignment import Tokens, first_present
+from alignmamba.nn.by_name import ModulesByName
 from alignmamba.nn.channel_swap import swap_channels
 from alignmamba.nn.mamba import MambaBlock, MambaBranch, MambaConfig, MambaLayer
 from alignmamba.nn.masked_convolution import TimeConvolution
@@ -69,11 +70,11 @@ class PanMamba(Fusion[PanMambaConfig]):
         super().__init__(config, config.d_model)
         self.absent_tokens.requires_grad_(False)
         names, width = config.anchors, config.d_model
-        self.alone = nn.ModuleDict(
+        self.alone = ModulesByName(
             {name: nn.ModuleList(MambaLayer(config) for _ in range(config.depth)) for name in names}
         )
         self.swapping = nn.ModuleList(SwappingLayer(config) for _ in range(config.swaps))
-        self.mixing = nn.ModuleDict({name: TimeConvolution(len(names) * width, width, 3) for name in names})
+        self.mixing = ModulesByName({name: TimeConvolution(len(names) * width, width, 3) for name in names})
         self.crossing = nn.ModuleList(CrossingLayer(config, names[1:]) for _ in range(config.crossings))
         self.norm = nn.RMSNorm(width, eps=1e-5)
         self.head = Head(width, config.task, config.dropout)
@@ -123,8 +124,8 @@ class SwappingLayer(nn.Module):
     def __init__(self, config: PanMambaConfig) -> None:
         super().__init__()
         width = config.d_model
-        self.norms = nn.ModuleDict({name: nn.RMSNorm(width, eps=1e-5) for name in config.anchors})
-        self.blocks = nn.ModuleDict({name: MambaBlock(config) for name in config.anchors})
+        self.norms = ModulesByName({name: nn.RMSNorm(width, eps=1e-5) for name in config.anchors})
+        self.blocks = ModulesByName({name: MambaBlock(config) for name in config.anchors})
         self.dropout = nn.Dropout(config.dropout)
         self.register_buffer("swapped", torch.arange(width) < width // 2, persistent=False)
 
@@ -151,8 +152,8 @@ class CrossingLayer(nn.Module):
         width = config.d_model
         self.norm = nn.RMSNorm(width, eps=1e-5)
         self.main = MambaBranch(config)
-        self.guide_norms = nn.ModuleDict({name: nn.RMSNorm(width, eps=1e-5) for name in guides})
-        self.guides = nn.ModuleDict({name: MambaBranch(config) for name in guides})
+        self.guide_norms = ModulesByName({name: nn.RMSNorm(width, eps=1e-5) for name in guides})
+        self.guides = ModulesByName({name: MambaBranch(config) for name in guides})
         self.out_projection = nn.Linear(self.main.inner, width, bias=False)
         self.local = TimeConvolution(width, width, 3, by_channel=True)
         self.dropout = nn.Dropout(config.dropout)

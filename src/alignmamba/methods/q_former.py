@@ -12,6 +12,7 @@ from alignmamba.methods.method import Method
 from alignmamba.models.encoded import Encoded, Fusion, FusionConfig, Head
 from alignmamba.nn.alignment import Tokens
 from alignmamba.nn.attention import Attention, AttentionConfig, sinusoidal_positions
+from alignmamba.nn.by_name import ModulesByName, WeightsByName
 from alignmamba.ops import masked_mean
 
 
@@ -53,10 +54,10 @@ class QFormer(Fusion[QFormerConfig]):
     def __init__(self, config: QFormerConfig) -> None:
         super().__init__(config, config.d_model)
         _, *sides = config.anchors
-        self.queries = nn.ParameterDict(
+        self.queries = WeightsByName(
             {name: nn.Parameter(0.02 * torch.randn(config.queries, config.d_model)) for name in sides}
         )
-        self.side_norms = nn.ModuleDict({name: nn.LayerNorm(config.d_model) for name in sides})
+        self.side_norms = ModulesByName({name: nn.LayerNorm(config.d_model) for name in sides})
         self.norm = nn.LayerNorm(config.d_model)
         self.dropout = nn.Dropout(config.dropout)
         self.blocks = nn.ModuleList(
@@ -106,15 +107,15 @@ class QFormerBlock(nn.Module):
         width, wide = config.d_model, config.expand * config.d_model
         self.own = Attention(config)
         self.own_norm = nn.LayerNorm(width)
-        self.cross = nn.ModuleDict({name: Attention(config) for name in sides})
+        self.cross = ModulesByName({name: Attention(config) for name in sides})
         self.cross_norm = nn.LayerNorm(width) if sides else None
-        self.feed = nn.ModuleDict(
+        self.feed = ModulesByName(
             {
                 name: nn.Sequential(nn.Linear(width, wide), nn.GELU(), nn.Linear(wide, width))
                 for name in ("queries", "anchor")
             }
         )
-        self.feed_norms = nn.ModuleDict({name: nn.LayerNorm(width) for name in self.feed})
+        self.feed_norms = ModulesByName({name: nn.LayerNorm(width) for name in self.feed})
         self.dropout = nn.Dropout(config.dropout)
 
     def forward(

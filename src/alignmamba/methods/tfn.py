@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from alignmamba.contracts import Name, Output
 from alignmamba.methods.method import MMSA, Method
 from alignmamba.models.encoded import Encoded, Fusion, FusionConfig, Head
+from alignmamba.nn.by_name import ModulesByName
 from alignmamba.nn.encoders import EncoderConfig
 from alignmamba.nn.language import AnyEncoderConfig
 from alignmamba.nn.recurrent import LastState
@@ -82,7 +83,7 @@ class TFN(Fusion[TFNConfig]):
         first, *others = config.anchors
         self.sequence = LastState(self._encoder(first).width, config.sequence_hidden, config.sequence_out)
         widths = {name: config.hiddens.get(name, config.hidden) for name in others}
-        self.pooled = nn.ModuleDict(
+        self.pooled = ModulesByName(
             {
                 name: PooledPerceptron(
                     self._encoder(name).width, width, config.dropouts.get(name, config.dropout)

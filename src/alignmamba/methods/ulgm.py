@@ -11,6 +11,7 @@ from alignmamba.contracts import Output, Task
 from alignmamba.methods.method import MMSA, Method
 from alignmamba.models.encoded import Encoded, Fusion, FusionConfig, Head, presence
 from alignmamba.nn.alignment import Tokens
+from alignmamba.nn.by_name import ModulesByName
 from alignmamba.ops.sequence import masked_mean
 from alignmamba.training.objective import Minimise, Stage
 from alignmamba.training.refinement import FUSED, LARGEST, RefinedLabels, check_signed, of
@@ -43,7 +44,7 @@ class Recalibration(nn.Module):
         super().__init__()
         total = sum(widths.values())
         self.squeeze = nn.Linear(total, max(1, total // 4))
-        self.excite = nn.ModuleDict(
+        self.excite = ModulesByName(
             {name: nn.Linear(self.squeeze.out_features, width) for name, width in widths.items()}
         )
 

@@ -8,6 +8,7 @@ from pydantic import model_validator
 from torch import Tensor, nn
 
 from alignmamba.models.encoded import Encoded, Fusion, FusionConfig
+from alignmamba.nn.by_name import ModulesByName
 from alignmamba.nn.crossmodal_transformer import CrossmodalConfig, Narrowing, Reader
 from alignmamba.nn.encoders import EncoderConfig
 from alignmamba.nn.language import AnyEncoderConfig
@@ -48,16 +49,16 @@ class CrossmodalFusion(Fusion[ConfigT]):
     def __init__(self, config: ConfigT) -> None:
         super().__init__(config, config.d_model)
         names, width, kernels = config.anchors, config.d_model, config.kernel_sizes
-        self.convolutions = nn.ModuleDict(
+        self.convolutions = ModulesByName(
             {
                 name: Narrowing(self._encoder(name).width, width, kernels.get(name, config.kernel_size))
                 for name in names
             }
         )
         self.anchor_dropout = nn.Dropout(config.anchor_dropout)
-        self.crossed = nn.ModuleDict(
+        self.crossed = ModulesByName(
             {
-                target: nn.ModuleDict(
+                target: ModulesByName(
                     {source: Reader(config, width, config.depth) for source in names if source != target}
                 )
                 for target in names
@@ -65,7 +66,7 @@ class CrossmodalFusion(Fusion[ConfigT]):
         )
         self.read_width = (len(names) - 1) * width
         own_depth = config.own_depth or max(config.depth, _LEAST_OWN)
-        self.own = nn.ModuleDict({name: Reader(config, self.read_width, own_depth) for name in names})
+        self.own = ModulesByName({name: Reader(config, self.read_width, own_depth) for name in names})
 
     def _streams(self, encoded: Encoded) -> dict[str, Stream]:
         """Every modality after its convolution, in anchor order."""

@@ -15,6 +15,7 @@ from alignmamba.contracts import Batch, ModalitySpec, Name, Output, Sequences, T
 from alignmamba.models.heads import Head
 from alignmamba.models.network import Network, NetworkConfig, is_pretrained, merged
 from alignmamba.nn.alignment import Tokens, picked, since_first
+from alignmamba.nn.by_name import ModulesByName, WeightsByName
 from alignmamba.nn.encoders import EmbeddingEncoder, Encoder, EncoderConfig, encoder_of, group_mean
 from alignmamba.nn.language import (
     AnyEncoderConfig,
@@ -150,7 +151,7 @@ class Fusion(Network[ConfigT], ABC):
         super().__init__(config.pinned())
         config = self.config
         stepwise = config.anchors[0] if self.anchor_in_steps else None
-        self.encoders = nn.ModuleDict(
+        self.encoders = ModulesByName(
             {
                 m.name: _made(
                     m, config.encoders.get(m.name, config.encoder), d_model, in_steps=m.name == stepwise
@@ -158,7 +159,7 @@ class Fusion(Network[ConfigT], ABC):
                 for m in config.modalities
             }
         )
-        self.absent_tokens = nn.ParameterDict(
+        self.absent_tokens = WeightsByName(
             {
                 m.name: nn.Parameter(
                     torch.zeros(self._encoder(m.name).width), requires_grad=config.absent == "learned"

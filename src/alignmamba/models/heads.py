@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from alignmamba.contracts import Target, Task
+from alignmamba.nn.by_name import ModulesByName
 
 
 class Ordered(nn.Module):
@@ -96,7 +97,7 @@ class FurtherHeads(nn.Module):
     def __init__(self, width: int, targets: Sequence[Target], token_width: int) -> None:
         super().__init__()
         widths = {target.name: width if target.tokens is None else token_width for target in targets}
-        self.heads = nn.ModuleDict(
+        self.heads = ModulesByName(
             {target.name: Head(widths[target.name], target, dropout=0.0) for target in targets}
         )
 

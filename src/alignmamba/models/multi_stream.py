@@ -18,6 +18,7 @@ from alignmamba.models.encoded import (
 )
 from alignmamba.nn.alignment import Tokens
 from alignmamba.nn.attention import AttentionConfig, CrossModalStack
+from alignmamba.nn.by_name import ModulesByName
 from alignmamba.nn.mamba import MambaConfig, MambaStack
 from alignmamba.ops import resample
 
@@ -70,7 +71,7 @@ class MultiStreamMamba(_MultiStream[MultiStreamMambaConfig]):
 
     def __init__(self, config: MultiStreamMambaConfig) -> None:
         super().__init__(config, config.d_model)
-        self.stacks = nn.ModuleDict({name: MambaStack(config) for name in config.anchors})
+        self.stacks = ModulesByName({name: MambaStack(config) for name in config.anchors})
         # One modality alone has nobody to exchange with.
         exchanges = config.depth if len(config.anchors) > 1 else 0
         self.exchanges = nn.ModuleList(
@@ -105,9 +106,9 @@ class Exchange(nn.Module):
 
     def __init__(self, names: tuple[str, ...], d_model: int, dropout: float) -> None:
         super().__init__()
-        self.norms = nn.ModuleDict({name: nn.RMSNorm(d_model, eps=1e-5) for name in names})
-        self.gates = nn.ModuleDict({name: nn.Linear(d_model, d_model) for name in names})
-        self.projections = nn.ModuleDict({name: nn.Linear(d_model, d_model, bias=False) for name in names})
+        self.norms = ModulesByName({name: nn.RMSNorm(d_model, eps=1e-5) for name in names})
+        self.gates = ModulesByName({name: nn.Linear(d_model, d_model) for name in names})
+        self.projections = ModulesByName({name: nn.Linear(d_model, d_model, bias=False) for name in names})
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, streams: Mapping[str, Tokens], present: Mapping[str, Tensor]) -> dict[str, Tokens]:
@@ -218,8 +219,8 @@ class LateFusion(_MultiStream[LateFusionConfig]):
     def __init__(self, config: LateFusionConfig) -> None:
         super().__init__(config, config.d_model)
         self.absent_tokens.requires_grad_(False)
-        self.stacks = nn.ModuleDict({name: MambaStack(config) for name in config.anchors})
-        self.heads = nn.ModuleDict(
+        self.stacks = ModulesByName({name: MambaStack(config) for name in config.anchors})
+        self.heads = ModulesByName(
             {name: Head(config.d_model, config.task, config.dropout) for name in config.anchors}
         )
 

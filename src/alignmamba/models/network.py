@@ -28,6 +28,7 @@ from alignmamba.models.heads import FurtherHeads, Thresholds
 from alignmamba.models.pretrained import Pretrained
 from alignmamba.models.token_targets import of_raw_tokens, refuse_tokens
 from alignmamba.nn.alignment import Tokens
+from alignmamba.nn.by_name import ModulesByName
 from alignmamba.nn.encoders import Standardise
 from alignmamba.ops.backends import exporting
 
@@ -232,24 +233,24 @@ class Network(Pretrained[ConfigT], ScalesTargets, ABC, metaclass=_Completed):
     def __init__(self, config: ConfigT) -> None:
         super().__init__()
         self.config = config
-        self.standardisers = nn.ModuleDict(
+        self.standardisers = ModulesByName(
             {m.name: Standardise(m.dim) for m in config.modalities if m.kind == "features"}
         )
         self.target_scaling = TargetScaling() if config.task.kind == "regression" else None
-        self.calling = nn.ModuleDict()
+        self.calling = ModulesByName()
         self.further_heads: FurtherHeads | None = None
-        self.further_scaling = nn.ModuleDict()
+        self.further_scaling = ModulesByName()
 
     def add_further_heads(self) -> None:
         """Make the heads of the task's further targets, last of all weights."""
         targets = self.config.task.further
         several = [(_OWN, self.config.task), *((target.name, target) for target in targets)]
-        self.calling = nn.ModuleDict(
+        self.calling = ModulesByName(
             {name: Thresholds(len(each.classes)) for name, each in several if each.kind == "multilabel"}
         )
         if targets:
             self.further_heads = FurtherHeads(self.embedding_width, targets, self.token_width)
-            self.further_scaling = nn.ModuleDict(
+            self.further_scaling = ModulesByName(
                 {target.name: TargetScaling() for target in targets if target.kind == "regression"}
             )
 

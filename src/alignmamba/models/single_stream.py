@@ -10,6 +10,7 @@ from alignmamba.contracts import Batch, Output, TokenVectors
 from alignmamba.models.encoded import ConfigT, Encoded, FusionConfig, Head, ReadsTokens
 from alignmamba.nn.alignment import concatenate
 from alignmamba.nn.attention import AttentionConfig, TransformerStack
+from alignmamba.nn.by_name import WeightsByName
 from alignmamba.nn.mamba import MambaConfig, MambaStack
 
 
@@ -22,7 +23,7 @@ class _SingleStream(ReadsTokens[ConfigT]):
     def __init__(self, config: ConfigT, d_model: int) -> None:
         super().__init__(config, d_model)
         # Small beside the encoded tokens, whose channels have size 1.
-        self.modality_embeddings = nn.ParameterDict(
+        self.modality_embeddings = WeightsByName(
             {m.name: nn.Parameter(0.02 * torch.randn(d_model)) for m in config.modalities}
         )
 

@@ -4,9 +4,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Literal, TypeVar
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from alignmamba.models.encoded import Encoded, Fusion, PlainFusionConfig
+from alignmamba.nn.by_name import ModulesByName
 from alignmamba.nn.pooling import Pooling
 from alignmamba.nn.recurrent import LastState, ReadTwice
 
@@ -43,7 +44,7 @@ class VectorFusion(Fusion[ConfigT], ABC):
         super().__init__(config, d_model)
         self.vector_widths = {name: self._encoder(name).width for name in config.anchors}
         readers = {name: self._reader(self.vector_widths[name]) for name in config.read}
-        self.streams = nn.ModuleDict(readers)
+        self.streams = ModulesByName(readers)
         self.vector_widths |= {name: reader.width for name, reader in readers.items()}
 
     @abstractmethod

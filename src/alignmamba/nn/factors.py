@@ -6,6 +6,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from alignmamba.nn.by_name import ModulesByName
+
 
 @dataclass(frozen=True, slots=True)
 class Parts:
@@ -29,13 +31,13 @@ class Factors(nn.Module):
 
     def __init__(self, widths: Mapping[str, int], width: int) -> None:
         super().__init__()
-        self.project = nn.ModuleDict(
+        self.project = ModulesByName(
             {
                 name: nn.Sequential(nn.Linear(given, width), nn.ReLU(), nn.LayerNorm(width))
                 for name, given in widths.items()
             }
         )
-        self.own = nn.ModuleDict({name: nn.Linear(width, width) for name in widths})
+        self.own = ModulesByName({name: nn.Linear(width, width) for name in widths})
         self.shared = nn.Linear(width, width)
 
     def forward(self, vectors: Mapping[str, Tensor]) -> Parts:

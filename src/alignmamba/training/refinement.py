@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from alignmamba.contracts import Batch, Output, Task
 from alignmamba.errors import DataError
+from alignmamba.nn.by_name import ModulesByName
 from alignmamba.training.batches import BatchSource, every_target
 from alignmamba.training.objective import Objective, Stage
 from alignmamba.training.sample_memory import SampleMemory, Seen
@@ -101,7 +102,7 @@ class RefinedLabels(Objective):
         neutral: float,
     ) -> None:
         super().__init__(model, task)
-        self.heads = nn.ModuleDict(heads)
+        self.heads = ModulesByName(heads)
         self.neutral = neutral
         self.remembered = dict(remembered)
         self.epoch = 1

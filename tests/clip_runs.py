@@ -1,5 +1,6 @@
 """Runs on clips that tests make, so small that reading and training take seconds."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,17 +30,25 @@ class ClipRuns:
     """Late fusion, which aligns nothing."""
     scores: Path
     """A regression from -3 to 3, of the same recipe."""
+    moods: Path
+    """Several labels, called from thresholds by the valid split."""
+    half: Path
+    """The same of another seed, called from one half on."""
+    grades: Path
+    """Ordered classes."""
 
 
 def make_clip_runs(folder: Path) -> ClipRuns:
     """Write eight clips of a second with subtitles, read them once, and train on them."""
     clips = folder / "clips"
     clips.mkdir()
-    rows = ["file,label,split,score"]
+    rows = ["file,label,split,score,happy,sad,grade"]
     for number, split in enumerate(["train"] * 4 + ["valid"] * 2 + ["test"] * 2):
         write_clip(clips / f"c{number}.mp4", 1.0)
         (clips / f"c{number}.vtt").write_text(SUBTITLES)
-        rows.append(f"c{number}.mp4,{'glad' if number % 2 else 'sad'},{split},{number % 2 * 2 - 1.5}")
+        label, grade = ("sad", "glad")[number % 2], ("poor", "fair", "good")[number % 3]
+        sad = "01101001"[number]
+        rows.append(f"c{number}.mp4,{label},{split},{number % 2 * 2 - 1.5},{number % 2},{sad},{grade}")
     (clips / "labels.csv").write_text("\n".join([*rows, ""]))
     recipe = composed(
         {"text": "hashed", "words": "subtitles", "audio": "logmel", "video": "pixels"}, {"text.width": 32}
@@ -51,10 +60,12 @@ def make_clip_runs(folder: Path) -> ClipRuns:
     (folder / "corpus.clips").rename(folder / "scored.clips")  # read once
     extract(labelled_clips(clips, clips / "labels.csv", by_score), recipe, scored)
 
-    def trained(name: str, data: Path, **settings: Any) -> Path:
-        config = RunConfig(data=str(data), fit=FitConfig(epochs=1), **settings)
+    def trained(name: str, data: Path, fit: Mapping[str, Any] = {}, **settings: Any) -> Path:
+        config = RunConfig(data=str(data), fit=FitConfig(**{"epochs": 1, **fit}), **settings)
         return train(config, out=folder / name, progress=None).directory
 
+    moods = LeadingConfig(labels=("happy", "sad"))
+    graded = LeadingConfig(labels=("grade",), kind="ordinal", classes=("poor", "fair", "good"))
     return ClipRuns(
         clips=clips,
         corpus=corpus,
@@ -62,4 +73,7 @@ def make_clip_runs(folder: Path) -> ClipRuns:
         second=trained("second", corpus, options=OPTIONS, seed=1),
         late=trained("late", corpus, model="late-fusion", options={"d_model": 16}),
         scores=trained("scores", scored, options=OPTIONS),
+        moods=trained("moods", corpus, {"thresholds": "validation"}, options=OPTIONS, leading=moods),
+        half=trained("half", corpus, options=OPTIONS, leading=moods, seed=1),
+        grades=trained("grades", corpus, options=OPTIONS, leading=graded),
     )

@@ -50,6 +50,27 @@ def test_a_page_and_a_table_come_of_one_reading(cli: Cli, clip_runs: ClipRuns, t
     assert err.count("1/1 clips") == 1
 
 
+def test_a_page_of_several_labels_says_which_are_called(
+    cli: Cli, clip_runs: ClipRuns, tmp_path: Path
+) -> None:
+    page, table, clip = tmp_path / "clip.html", tmp_path / "clip.csv", clip_runs.clips / "c7.mp4"
+    command = ("predict", clip_runs.half, clip, "--html", page)
+    code, out, err = cli(*command, "--out", table, "--json")
+    assert code == 0, err
+    report = json.loads(out)
+    (row,) = csv.DictReader(table.read_text().splitlines())
+    for name in ("happy", "sad"):
+        assert report["prediction"][name] == pytest.approx(float(row[f"p({name})"]))
+        assert (name in report["called"]) == (row[f"prediction({name})"] == "1.0")
+    assert report["runs"][0]["thresholds"] == {"happy": 0.5, "sad": 0.5}
+    code, out, _ = cli(*command, "--also", clip_runs.moods)
+    assert code == 0
+    assert " in " in out.splitlines()[-1]
+    code, _, err = cli(*command, "--max-failed", "1", "--also", clip_runs.grades)
+    assert code == 2
+    assert "task kind: found 'ordinal', expected 'multilabel'" in err
+
+
 def test_a_page_needs_no_table(cli: Cli, clip_runs: ClipRuns, tmp_path: Path) -> None:
     voice = write_clip(tmp_path / "voice.wav", 0.5)
     code, out, err = cli("predict", clip_runs.scores, voice, "--html", tmp_path / "voice.html")

@@ -1,10 +1,10 @@
 """``alignmamba predict``: predictions of a finished run, as a table."""
 
-from collections.abc import Mapping
-from contextlib import closing
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from tyro.conf import Positional, arg
 
@@ -12,6 +12,9 @@ from alignmamba.cli.extract import EngineVerb, clip_progress
 from alignmamba.cli.modality_mapping import ApplyingVerb
 from alignmamba.cli.verb import say, write
 from alignmamba.errors import ConfigError
+
+if TYPE_CHECKING:
+    from alignmamba.recipes.extraction.clip_predictions import ClipReading
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,23 +84,29 @@ class Predict(ApplyingVerb, EngineVerb):
             if given is not None:
                 raise ConfigError(f"{name}: does not go with media files, expected one of --{name} and CLIP")
 
+    @contextmanager
+    def _reading(self) -> "Iterator[ClipReading]":
+        """Yield the choices of how media files are read, with progress."""
+        from alignmamba.recipes.extraction.clip_predictions import ClipReading
+
+        matching = self.matching()
+        with closing(clip_progress()) as progress:
+            yield ClipReading(
+                models=self.models,
+                engine=self.clip_engine(),
+                max_failed=self.max_failed,
+                rename=matching["rename"],
+                ignore=matching["ignore"],
+                progress=progress,
+            )
+
     def _show_clip(self, page: Path) -> int:
         """Predict one media file and write a page about it."""
         from alignmamba.recipes.clip_page.clip_page import write_clip_page
 
-        matching = self.matching()
-        with closing(clip_progress()) as progress:
+        with self._reading() as reading:
             made = write_clip_page(
-                self.directory,
-                self.clips,
-                page,
-                also=self.also,
-                out=self.out,
-                models=self.models,
-                engine=self.clip_engine(),
-                rename=matching["rename"],
-                ignore=matching["ignore"],
-                progress=progress,
+                self.directory, self.clips, page, also=self.also, out=self.out, reading=reading
             )
         absent = [
             f"no {name}: {why}; the prediction does without it" for name, why in made.study.absent.items()
@@ -116,19 +125,8 @@ class Predict(ApplyingVerb, EngineVerb):
         """Predict media files."""
         from alignmamba.recipes.extraction.clip_predictions import predict_clips
 
-        matching = self.matching()
-        with closing(clip_progress()) as progress:
-            report = predict_clips(
-                self.directory,
-                self.clips,
-                out,
-                models=self.models,
-                engine=self.clip_engine(),
-                max_failed=self.max_failed,
-                rename=matching["rename"],
-                ignore=matching["ignore"],
-                progress=progress,
-            )
+        with self._reading() as reading:
+            report = predict_clips(self.directory, self.clips, out, reading)
         for note in report["notes"]:
             say(f"note: {note}")
         self.tell(report["modalities"], report["corpus"]["name"])

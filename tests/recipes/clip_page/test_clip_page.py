@@ -15,7 +15,7 @@ from alignmamba.contracts import Task
 from alignmamba.errors import ConfigError, DataError
 from alignmamba.recipes.clip_page import clip_page as module
 from alignmamba.recipes.clip_page import clip_sentences
-from alignmamba.recipes.clip_page.clip_page import ClipPage, opened_runs, render, write_clip_page
+from alignmamba.recipes.clip_page.clip_page import ClipPage, clip_page, opened_runs, render, write_clip_page
 from alignmamba.recipes.clip_page.clip_sight import MOST_PICTURES, clip_sight, seen_apart
 from alignmamba.recipes.clip_page.clip_study import Answer, ClipStudy
 from alignmamba.recipes.finished_run import load_run
@@ -38,13 +38,16 @@ def data_of(text: str) -> Any:
     return json.loads(found[1])
 
 
-def with_answers(study: ClipStudy, *complete: list[float], **without: list[float]) -> ClipStudy:
+def with_answers(
+    study: ClipStudy, *complete: list[float], thresholds: list[float] | None = None, **without: list[float]
+) -> ClipStudy:
     """The same with invented predictions."""
     answers = tuple(
         Answer(
             run=f"run{seed}",
             seed=seed,
             complete=np.array(values),
+            thresholds=None if thresholds is None else np.array(thresholds),
             without={name: np.array(each) for name, each in without.items()},
         )
         for seed, values in enumerate(complete)
@@ -192,6 +195,111 @@ def test_effects_name_what_changes_without_a_modality(made: ClipPage) -> None:
     assert clip_sentences.effect_words(study) == "The prediction changes without words."
 
 
+MOODS = Task(kind="multilabel", classes=("happy", "<b>sad</b>", "angry"))
+
+
+def of_labels(made: ClipPage, *complete: list[float], **others: list[float]) -> ClipStudy:
+    return dataclasses.replace(with_answers(made.study, *complete, **others), task=MOODS)
+
+
+def plain(text: str) -> str:
+    return text.replace("\u00a0", " ").replace("\u2212", "-")
+
+
+def test_labels_are_called_from_the_thresholds_of_each_run(clip_runs: ClipRuns) -> None:
+    runs = opened_runs(clip_runs.moods, [clip_runs.half])
+    runs[0].model.call_from({"": np.array([0.875, 0.125])})
+    made = clip_page(runs, clip_runs.clips / "c7.mp4")
+    for answer, run in zip(made.study.answers, runs, strict=True):
+        loaded = load_run(run)
+        split = loaded.corpus.split("test")
+        row = split.ids.index("c7")
+        said = loaded.predictions(split)
+        np.testing.assert_allclose(answer.complete, said.prediction[row], atol=1e-5)
+        assert said.called is not None
+        called = [name for name, there in zip(("happy", "sad"), said.called[row], strict=True) if there]
+        assert made.study.called(answer.complete, answer) == tuple(called)
+    assert made.study.thresholds is not None
+    assert made.study.thresholds.tolist() == [0.6875, 0.3125]
+    assert made.headline == "sad"
+    facts = made.facts(Path("page.html"))
+    assert facts["called"] == ["sad"]
+    assert facts["runs"][0]["thresholds"] == {"happy": 0.875, "sad": 0.125}
+    assert "from 69\u00a0%" in made.text
+
+
+def test_each_label_has_its_probability_threshold_and_runs(made: ClipPage) -> None:
+    study = of_labels(made, [0.6, 0.2, 0.5], [0.4, 0.4, 0.7], thresholds=[0.55, 0.25, 0.4])
+    angry, sad, happy = clip_sentences.bars(study)  # those that are called first
+    assert [bar.name for bar in (angry, sad, happy)] == ["angry", "<b>sad</b>", "happy"]
+    assert [bar.chosen for bar in (angry, sad, happy)] == [True, True, False]
+    assert (plain(sad.said), plain(sad.spread), sad.values) == ("30 %", "20 to 40 %", (0.2, 0.4))
+    assert (happy.threshold, plain(happy.called_from)) == (0.55, "from 55 %")
+    assert clip_sentences.headline(study) == "<b>sad</b>, angry"
+    assert clip_sentences.sureness(study) == ""
+    assert clip_sentences.confidence(study) == "1 of 2 runs calls these labels."
+    assert "threshold chosen on the valid split" in clip_sentences.calling(study)
+    text = render(study, None)
+    assert text.count('class="threshold"') == 3
+    assert text.count('class="run"') == 7
+    assert "<b>" not in text
+    agreed = of_labels(made, [0.6, 0.2, 0.5], [0.9, 0.1, 0.9], thresholds=[0.5] * 3)
+    assert clip_sentences.confidence(agreed) == "All 2 runs call these labels."
+    assert plain(clip_sentences.calling(agreed)) == "A label is called from 50 % on."
+    assert clip_sentences.bars(agreed)[0].called_from == ""
+    nothing = of_labels(made, [0.1, 0.1, 0.1], [0.6, 0.1, 0.1], thresholds=[0.5] * 3)
+    assert clip_sentences.headline(nothing) == "none"
+    assert clip_sentences.confidence(nothing) == "1 of 2 runs calls no label."
+
+
+def test_every_label_changes_without_a_modality(made: ClipPage) -> None:
+    study = of_labels(
+        *(made, [0.8, 0.2, 0.6], [0.6, 0.2, 0.6]),
+        thresholds=[0.5] * 3,
+        text=[0.2, 0.7, 0.6],
+        audio=[0.7, 0.6, 0.6],
+        video=[0.7, 0.2, 0.4],
+    )
+    rows = {bar.name: cells for bar, cells in clip_sentences.label_effects(study)}
+    assert list(rows) == ["happy", "angry", "<b>sad</b>"]
+    assert [cell.label for cell in rows["happy"]] == ["words", "sound", "pictures"]
+    words, sound, _ = rows["happy"]
+    assert (words.prediction, plain(words.said), plain(words.change)) == ("not called", "20 %", "-50")
+    assert plain(words.spread) == "-60 to -40"
+    assert (sound.prediction, sound.change, plain(sound.spread)) == ("called", "0", "-10 to +10")
+    assert [cell.prediction for cell in rows["<b>sad</b>"]] == ["called", "called", "not called"]
+    assert [cell.change for cell in rows["<b>sad</b>"]] == ["+50", "+40", "0"]
+    assert clip_sentences.effects(study) == []
+    assert clip_sentences.effect_words(study) == (
+        "Without words, happy is not called, and <b>sad</b> is. Without sound, <b>sad</b> is called. Without"
+        " pictures, angry is not called. Beside each probability stands its change in points."
+    )
+    text = render(study, None)
+    assert text.count("flipped") == 1 + 4  # one in the style
+    assert "<b>" not in text
+    steady = of_labels(made, [0.8, 0.2, 0.6], thresholds=[0.5] * 3, text=[0.7, 0.2, 0.6])
+    assert clip_sentences.effect_words(dataclasses.replace(steady, used=("text",))).startswith(
+        "The same labels"
+    )
+
+
+def test_ordered_classes_stand_in_their_order(clip_runs: ClipRuns, made: ClipPage, tmp_path: Path) -> None:
+    page = write_clip_page(clip_runs.grades, [clip_runs.clips / "c6.mp4"], tmp_path / "page.html")
+    bars = clip_sentences.bars(page.study)
+    assert [bar.name for bar in bars] == ["poor", "fair", "good"]
+    assert sum(bar.share for bar in bars) == pytest.approx(1)
+    (chosen,) = (bar for bar in bars if bar.chosen)
+    assert page.headline == f"{chosen.name} ({chosen.said})"
+    names = tuple(f"grade{number}" for number in range(20))
+    task = Task(kind="ordinal", classes=names)
+    values = (np.arange(1, 21)[::-1] / 210).tolist()
+    rows = clip_sentences.bars(
+        dataclasses.replace(with_answers(made.study, values[1:] + values[:1]), task=task)
+    )
+    assert [row.name for row in rows[:3]] == ["grade0", "grade1", "grade2"]
+    assert (rows[6].name, rows[6].chosen, rows[7].name) == ("grade19", True, "13 other classes")
+
+
 def test_a_method_without_a_plan_says_so(clip_runs: ClipRuns, tmp_path: Path) -> None:
     page = tmp_path / "page.html"
     made = write_clip_page(clip_runs.late, [clip_runs.clips / "c6.mp4"], page)
@@ -246,6 +354,8 @@ def test_runs_that_differ_are_refused_with_the_difference(clip_runs: ClipRuns, r
         opened_runs(clip_runs.first, [clip_runs.first])
     with pytest.raises(ConfigError, match=r"task kind: found 'regression', expected 'classification'"):
         opened_runs(clip_runs.first, [clip_runs.scores])
+    with pytest.raises(ConfigError, match=r"task kind: found 'ordinal', expected 'multilabel'"):
+        opened_runs(clip_runs.moods, [clip_runs.grades])
     with pytest.raises(ConfigError, match="`alignmamba extract` did not make"):
         opened_runs(clip_runs.first, [run])
     with pytest.raises(ConfigError, match="`alignmamba extract` did not make"):

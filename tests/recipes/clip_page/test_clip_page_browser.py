@@ -5,9 +5,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+from alignmamba.contracts import Task
 from alignmamba.recipes.clip_page.clip_page import render, write_clip_page
+from alignmamba.recipes.clip_page.clip_study import Answer, ClipStudy
 from chromium import DESK, NEEDS_BROWSER, PHONE, Shown, started, webdriver
 from clip_runs import ClipRuns
 
@@ -36,6 +39,7 @@ def pages(clip_runs: ClipRuns, tmp_path_factory: pytest.TempPathFactory) -> dict
     clip = clip_runs.clips / "c7.mp4"
     study = write_clip_page(clip_runs.first, [clip], root / "two.html", also=[clip_runs.second]).study
     write_clip_page(clip_runs.late, [clip], root / "late.html")
+    (root / "moods.html").write_text(render(with_labels(study), clip.read_bytes()), encoding="utf-8")
     content = clip.read_bytes()
     lanes = [
         dataclasses.replace(lane, tokens=(HOSTILE, "<b>very</b>", "kind")) if lane.tokens else lane
@@ -58,6 +62,22 @@ def pages(clip_runs: ClipRuns, tmp_path_factory: pytest.TempPathFactory) -> dict
     )
     (root / "minute.html").write_text(render(minute, None), encoding="utf-8")
     return {path.stem: path for path in root.glob("*.html")}
+
+
+def with_labels(study: ClipStudy) -> ClipStudy:
+    """The same with two runs of six labels, whose thresholds and whose need of words are invented."""
+    names = ("happy", "sad", "angry", "surprised", "disgusted", HOSTILE)
+    answers = tuple(
+        Answer(
+            run=f"run{seed}",
+            seed=seed,
+            complete=np.array([0.8, 0.1, 0.4, 0.6, 0.1, 0.2]) + seed / 100,
+            without={name: np.array([0.2, 0.5, 0.4, 0.6, 0.1, 0.2]) for name in ("text", "audio", "video")},
+            thresholds=np.array([0.5, 0.3, 0.5, 0.5, 0.2, 0.3]),
+        )
+        for seed in range(2)
+    )
+    return dataclasses.replace(study, task=Task(kind="multilabel", classes=names), answers=answers)
 
 
 def wait(page: Shown, condition: str) -> None:
@@ -189,7 +209,25 @@ def test_the_time_line_works_where_nothing_can_be_played(
         assert page.text("#now").startswith("0.12 / ")
 
 
-@pytest.mark.parametrize("name", ["two", "late", "hostile", "minute", "absent"])
+@pytest.mark.parametrize("screen", [DESK, PHONE], ids=["desk", "phone"])
+def test_labels_stand_with_what_each_modality_changes(
+    browser: Any, pages: dict[str, Path], screen: dict[str, Any]
+) -> None:
+    with Shown(browser, pages["moods"], screen, allowed=ALLOWED) as page:
+        assert page.text(".headline") == "happy, surprised"
+        assert page.texts(".bars .chosen .name") == ["happy", "surprised"]
+        assert len(page.all(".bars .threshold")) == 6
+        assert len(page.all(".labels tbody tr")) == 6
+        flipped = page.all(".labels .flipped")
+        assert len(flipped) == 6  # happy and sad, without each of three
+        assert all(each.is_displayed() for each in flipped)
+        assert page.all("img") == page.all("b") == []
+        # nothing of the prediction reaches out of its column
+        edges = "return [...document.querySelectorAll('.bars *')].map((e) => e.getBoundingClientRect().right)"
+        assert max(page.browser.execute_script(edges)) <= screen["width"]
+
+
+@pytest.mark.parametrize("name", ["two", "late", "hostile", "minute", "absent", "moods"])
 def test_a_phone_shows_all_of_it(browser: Any, pages: dict[str, Path], name: str) -> None:
     with Shown(browser, pages[name], PHONE, allowed=ALLOWED) as page:
         wait(page, "document.querySelector('#scroll svg')")

@@ -348,11 +348,11 @@ def test_a_port_in_use_is_refused(served: Served) -> None:
 
 
 @contextmanager
-def demo(runs: ClipRuns, folder: Path, *arguments: str) -> Iterator[tuple[subprocess.Popen[str], int]]:
+def demo(run: Path, folder: Path, *arguments: str) -> Iterator[tuple[subprocess.Popen[str], int]]:
     """``alignmamba demo`` in a process whose temporary files lie in a folder, and its port."""
     folder.mkdir()
     process = subprocess.Popen(
-        [sys.executable, "-m", "alignmamba", "demo", str(runs.first), "--no-browser", *arguments],
+        [sys.executable, "-m", "alignmamba", "demo", str(run), "--no-browser", *arguments],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -387,7 +387,7 @@ def send_to(port: int, body: bytes) -> tuple[int, str]:
 def test_a_run_answers_and_ends_without_a_trace(clip_runs: ClipRuns, tmp_path: Path) -> None:
     """A clip is predicted, another file refused; SIGTERM while one is at work leaves nothing behind."""
     folder, clip = tmp_path / "temporary", (clip_runs.clips / "c7.mp4").read_bytes()
-    with demo(clip_runs, folder, "--also", str(clip_runs.second)) as (process, port):
+    with demo(clip_runs.first, folder, "--also", str(clip_runs.second)) as (process, port):
         status, text = send_to(port, form(clip, words="WEBVTT\n\n00:00.100 --> 00:00.700\nso kind"))
         assert status == 200
         assert "<h1>clip.mp4</h1>" in text
@@ -414,3 +414,17 @@ def test_a_run_answers_and_ends_without_a_trace(clip_runs: ClipRuns, tmp_path: P
         assert process.returncode == 130
         assert err == "interrupted\n"
         assert left(folder) == []
+
+
+def test_a_run_of_several_labels_answers_with_each(clip_runs: ClipRuns, tmp_path: Path) -> None:
+    clip = (clip_runs.clips / "c7.mp4").read_bytes()
+    with demo(clip_runs.moods, tmp_path / "temporary", "--also", str(clip_runs.half)) as (_, port):
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+        connection.request("GET", "/")
+        front = connection.getresponse().read().decode()
+        connection.close()
+        assert "The model chooses which of these are there: happy, sad." in front
+        status, text = send_to(port, form(clip))
+        assert status == 200
+        assert 'aria-label="Probability of each label"' in text
+        assert text.count('<span class="name">') == 2

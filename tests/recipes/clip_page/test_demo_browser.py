@@ -30,7 +30,7 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
 @pytest.fixture(scope="module")
 def address(clip_runs: ClipRuns, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     folder = tmp_path_factory.mktemp("served") / "temporary"
-    with demo(clip_runs, folder, "--max-megabytes", "5") as (_, port):
+    with demo(clip_runs.first, folder, "--max-megabytes", "5") as (_, port):
         yield f"http://127.0.0.1:{port}/"
 
 

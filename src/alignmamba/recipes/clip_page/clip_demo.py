@@ -11,7 +11,7 @@ from alignmamba.recipes.clip_page.clip_page import clip_page, opened_runs
 from alignmamba.recipes.clip_page.clip_server import Front, serve
 from alignmamba.recipes.clip_page.upload import Upload
 from alignmamba.recipes.extraction.clip_engines import ClipEngine
-from alignmamba.recipes.extraction.clip_predictions import recipe_of
+from alignmamba.recipes.extraction.clip_predictions import ClipReading, recipe_of
 
 _CLASSES_SHOWN = 12
 
@@ -48,7 +48,7 @@ def serve_demo(
     recipe = recipe_of(runs[0])
     for line in repeated(recipe, models=models).notes:  # refuses other weights before anybody comes
         note(line)
-    engine = ClipEngine(seconds=limit_seconds)
+    reading = ClipReading(models=models, engine=ClipEngine(seconds=limit_seconds))
     names = ", ".join(each.stored.path.name for each in runs)
     front = Front(
         question=_question(runs[0].model.config.task),
@@ -60,16 +60,17 @@ def serve_demo(
     def answer(upload: Upload) -> str:
         if _subtitles_alone(recipe) and upload.path.with_suffix(".txt").exists():
             raise DataError("words: found plain text, expected subtitles (SubRip or WebVTT) with their times")
-        return clip_page(runs, upload.path, name=upload.name, back=True, models=models, engine=engine).text
+        return clip_page(runs, upload.path, name=upload.name, back=True, reading=reading).text
 
     serve(answer, front, port=port, announce=announce)
 
 
 def _question(task: Task) -> str:
     if task.kind != "regression":
+        which = "which of these are there" if task.kind == "multilabel" else "one of"
         shown = ", ".join(task.classes[:_CLASSES_SHOWN])
         more = len(task.classes) - _CLASSES_SHOWN
-        return f"The model chooses one of: {shown}{f' and {more} more' if more > 0 else ''}."
+        return f"The model chooses {which}: {shown}{f' and {more} more' if more > 0 else ''}."
     if task.label_range is None:
         return "The model predicts a number."
     return "The model predicts a number from {:g} to {:g}.".format(*task.label_range)

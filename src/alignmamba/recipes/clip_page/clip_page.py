@@ -3,7 +3,7 @@
 import base64
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,11 +17,9 @@ from alignmamba.files import read_bounded, replace_file
 from alignmamba.recipes.clip_page import clip_sentences
 from alignmamba.recipes.clip_page.clip_sight import ClipSight, seen_apart
 from alignmamba.recipes.clip_page.clip_study import ClipStudy, check_alike, study_clip
-from alignmamba.recipes.extraction.clip_engines import ClipEngine
-from alignmamba.recipes.extraction.clip_predictions import clips_read, recipe_of
+from alignmamba.recipes.extraction.clip_predictions import ClipReading, clips_read, recipe_of
 from alignmamba.recipes.extraction.clip_table import media_files
-from alignmamba.recipes.extraction.extraction import ClipProgress
-from alignmamba.recipes.finished_run import OpenedRun, predict
+from alignmamba.recipes.finished_run import OpenedRun
 from alignmamba.recipes.report.page_parts import package_text, script_json, template_environment
 from alignmamba.recipes.report.viewer_data import plan_values
 from alignmamba.recipes.run_directory import check_file, check_table
@@ -56,8 +54,8 @@ class ClipPage:
     @property
     def headline(self) -> str:
         """Prediction and how sure it is, in a few words."""
-        shares = clip_sentences.bars(self.study)
-        return clip_sentences.headline(self.study) + (f" ({shares[0].said})" if shares else "")
+        sure = clip_sentences.sureness(self.study)
+        return clip_sentences.headline(self.study) + (f" ({sure})" if sure else "")
 
     def facts(self, path: Path) -> dict[str, Any]:
         """Facts for a report in JSON, of a page that lies at a path."""
@@ -67,15 +65,18 @@ class ClipPage:
             numbers: list[float] = prediction.tolist()
             return dict(zip(task.classes, numbers, strict=True)) if task.classes else numbers[0]
 
+        called = self.study.called(self.study.mean)
         return {
             "page": str(path),
             "bytes": len(self.text.encode()),
             "prediction": values(self.study.mean),
+            **({} if called is None else {"called": list(called)}),
             "runs": [
                 {
                     "run": answer.run,
                     "seed": answer.seed,
                     "prediction": values(answer.complete),
+                    **({} if answer.thresholds is None else {"thresholds": values(answer.thresholds)}),
                     "without": {name: values(each) for name, each in answer.without.items()},
                 }
                 for answer in self.study.answers
@@ -97,11 +98,6 @@ def opened_runs(run: str | Path, also: Sequence[str | Path] = ()) -> tuple[Opene
     require("page", "media", "av", "pebble", "PIL", "jinja2")
     opened = tuple(OpenedRun.open(each) for each in (run, *also))
     for each in opened:
-        if each.model.config.task.kind == "multilabel":
-            raise ConfigError(
-                f"run {each.stored.path}: found a task of several labels, expected one of a page: a number or"
-                " one class; --out writes a table"
-            )
         recipe_of(each)
     check_alike(opened)
     return opened
@@ -114,11 +110,7 @@ def write_clip_page(
     *,
     also: Sequence[str | Path] = (),
     out: Path | None = None,
-    models: Path | None = None,
-    engine: ClipEngine | None = None,
-    rename: Mapping[str, str] = {},
-    ignore: Sequence[str] = (),
-    progress: ClipProgress | None = None,
+    reading: ClipReading = ClipReading(),  # noqa: B008 # immutable
 ) -> ClipPage:
     """Predict one media file and write a page about it.
 
@@ -128,11 +120,7 @@ def write_clip_page(
         page: File that ends in ``.html``; an existing one is replaced.
         also: Directories of further runs, whose predictions show how much the first's may vary.
         out: Table of the prediction of the first run, as of `predict_clips`.
-        models: Folder of the weights that the recipe names, if they were moved.
-        engine: Place where the clip is read; by default one process of this machine.
-        rename: As of `alignmamba.predict`.
-        ignore: As of `alignmamba.predict`.
-        progress: Observer.
+        reading: How the clip is read.
 
     Raises:
         AlignMambaError: If the runs, the file, weights or the page cannot be used.
@@ -143,16 +131,7 @@ def write_clip_page(
     found = media_files(files)
     if len(found) != 1:
         raise ConfigError(f"html: a page shows one clip, found {len(found)}; drop --html or name one of them")
-    made = clip_page(
-        opened_runs(run, also),
-        found[0],
-        out=out,
-        models=models,
-        engine=engine,
-        rename=rename,
-        ignore=ignore,
-        progress=progress,
-    )
+    made = clip_page(opened_runs(run, also), found[0], out=out, reading=reading)
     replace_file(page, made.text.encode())
     return made
 
@@ -164,11 +143,7 @@ def clip_page(
     name: str = "",
     back: bool = False,
     out: Path | None = None,
-    models: Path | None = None,
-    engine: ClipEngine | None = None,
-    rename: Mapping[str, str] = {},
-    ignore: Sequence[str] = (),
-    progress: ClipProgress | None = None,
+    reading: ClipReading = ClipReading(),  # noqa: B008 # immutable
 ) -> ClipPage:
     """Read a clip, ask all runs about it and render the page. Arguments are those of `write_clip_page`.
 
@@ -178,22 +153,15 @@ def clip_page(
         name: Name of the file that the page shows; by default its own.
         back: Link to the page where another clip can be given.
         out: Table of the prediction of the first run.
-        models: Folder of the weights.
-        engine: Place where the clip is read.
-        rename: As of `alignmamba.predict`.
-        ignore: As of `alignmamba.predict`.
-        progress: Observer.
+        reading: How the clip is read.
 
     Raises:
         AlignMambaError: If the clip cannot be read or predicted.
     """
-    engine = engine or ClipEngine()
-    table = None
-    with clips_read(runs[0], [clip], models=models, engine=engine, progress=progress) as read:
-        if out is not None:
-            table = predict(read.run, read.corpus, out, rename=rename, ignore=ignore)
-        sight = seen_apart(clip, seconds=engine.seconds)
-        study = study_clip(read, runs[1:], sight, name=name or clip.name, rename=rename, ignore=ignore)
+    with clips_read(runs[0], [clip], replace(reading, max_failed=0)) as read:
+        table = None if out is None else read.table(out)
+        sight = seen_apart(clip, seconds=reading.engine.seconds)
+        study = study_clip(read, runs[1:], sight, name=name or clip.name)
     content = None if clip.stat().st_size > MOST_BYTES else read_bounded(clip, limit_bytes=MOST_BYTES)
     return ClipPage(text=render(study, content, back=back), study=study, table=table)
 
@@ -224,10 +192,13 @@ def render(study: ClipStudy, clip: bytes | None, *, back: bool = False) -> str:
         study=study,
         words=_words(study),
         headline=clip_sentences.headline(study),
+        sureness=clip_sentences.sureness(study),
         confidence=clip_sentences.confidence(study),
         bars=clip_sentences.bars(study),
+        calling=clip_sentences.calling(study),
         scale=clip_sentences.scale(study),
         effects=clip_sentences.effects(study),
+        label_effects=clip_sentences.label_effects(study),
         effect_words=clip_sentences.effect_words(study),
         further_targets=clip_sentences.further_targets(study),
         runs=clip_sentences.runs_words(study),

@@ -1,5 +1,6 @@
 """Knowledge of one clip under one run or several: predictions, what each modality changes, matched tokens."""
 
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
@@ -10,10 +11,11 @@ from numpy.typing import NDArray
 from alignmamba.contracts import Predictions, Sample, Split, Task
 from alignmamba.errors import ConfigError, DataError, shown
 from alignmamba.evaluation.metrics import nonfinite_problem
+from alignmamba.evaluation.thresholds import HALF
 from alignmamba.media.recipe import Recipe
 from alignmamba.recipes.clip_page.clip_sight import ClipSight
 from alignmamba.recipes.extraction.clip_predictions import ReadClips, recipe_of
-from alignmamba.recipes.finished_run import LoadedRun, OpenedRun, load_run
+from alignmamba.recipes.finished_run import LoadedRun, OpenedRun
 from alignmamba.recipes.report.model_study import kept_view, without_each
 from alignmamba.recipes.transport_plans import PlanSample, TokenLane, shown_plans
 
@@ -29,9 +31,11 @@ class Answer:
     """Name of its directory."""
     seed: int
     complete: NDArray[np.float64]
-    """(classes,) probabilities, or (1,) value in units of the label."""
+    """(classes,) probabilities, of several labels (labels,), or (1,) value in units of the label."""
     without: Mapping[str, NDArray[np.float64]]
     """Modality to the same without it, where another modality is left."""
+    thresholds: NDArray[np.float64] | None = None
+    """(labels,) probabilities from which several labels are called; ``None`` of other tasks."""
     further: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
     """Further target of the clip to the same of it, but for those of a modality that the clip lacks."""
 
@@ -68,6 +72,21 @@ class ClipStudy:
         """Mean prediction of the runs."""
         mean: NDArray[np.float64] = np.stack([answer.complete for answer in self.answers]).mean(axis=0)
         return mean
+
+    @property
+    def thresholds(self) -> NDArray[np.float64] | None:
+        """Mean of the thresholds of the runs, of several labels."""
+        known = [answer.thresholds for answer in self.answers if answer.thresholds is not None]
+        return np.mean(known, axis=0) if known else None
+
+    def called(self, values: NDArray[np.float64], answer: Answer | None = None) -> tuple[str, ...] | None:
+        """Names of those of several labels that are called from probabilities, by the thresholds of a run or
+        by the mean ones; ``None`` of other tasks.
+        """
+        thresholds = self.thresholds if answer is None else answer.thresholds
+        if thresholds is None:
+            return None
+        return tuple(itertools.compress(self.task.classes, values >= thresholds))
 
 
 def check_alike(runs: Sequence[OpenedRun]) -> None:
@@ -122,8 +141,6 @@ def study_clip(
     sight: ClipSight,
     *,
     name: str,
-    rename: Mapping[str, str] = {},
-    ignore: Sequence[str] = (),
 ) -> ClipStudy:
     """Ask runs about one clip.
 
@@ -132,14 +149,12 @@ def study_clip(
         others: Further runs, which `check_alike` has let through.
         sight: The clip as people see it.
         name: Name of the file, for people.
-        rename: As of `alignmamba.predict`.
-        ignore: As of `alignmamba.predict`.
 
     Raises:
         AlignMambaError: If a run cannot use the clip, or its prediction is not finite.
     """
-    first = load_run(read.run, data=read.corpus, rename=rename, ignore=ignore)
-    loaded = [first, *(load_run(run, data=read.corpus, rename=rename, ignore=ignore) for run in others)]
+    loaded = [read.loaded(run) for run in (read.run, *others)]
+    first = loaded[0]
     answers = tuple(_answer(run) for run in loaded)
     split = first.corpus.split("test")
     sample = split[0]
@@ -178,11 +193,16 @@ def _answer(run: LoadedRun) -> Answer:
     without = {
         name: _finite(run, predictions) for name, predictions in without_each(run, split, present, rows)
     }
+    task = run.model.config.task
+    half = np.full(len(task.classes), HALF)
     return Answer(
         run=run.stored.path.name,
         seed=run.config.seed,
         complete=_finite(run, complete),
         without=without,
+        thresholds=run.model.thresholds.get("", half).astype(np.float64)
+        if task.kind == "multilabel"
+        else None,
         further={
             name: values
             for name, said in complete.further.items()

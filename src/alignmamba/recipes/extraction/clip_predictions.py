@@ -3,7 +3,7 @@
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from alignmamba.media.recipe import Recipe, repeated
 from alignmamba.recipes.extraction.clip_engines import ClipEngine
 from alignmamba.recipes.extraction.clip_table import files_alone
 from alignmamba.recipes.extraction.extraction import ClipProgress, ClipsFailedError, Extraction, extract
-from alignmamba.recipes.finished_run import OpenedRun, predict
+from alignmamba.recipes.finished_run import LoadedRun, OpenedRun, load_run, predict
 from alignmamba.recipes.run_directory import check_table
 
 
@@ -33,31 +33,49 @@ def recipe_of(run: OpenedRun) -> Recipe:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ClipReading:
+    """Choices of how media files are read for a run."""
+
+    models: Path | None = None
+    """Folder of the weights that the recipe names, if they were moved."""
+    engine: ClipEngine = field(default_factory=ClipEngine)
+    """Place where clips are read; by default one process of this machine."""
+    max_failed: int = 0
+    """Files that may fail; they get no prediction."""
+    rename: Mapping[str, str] = field(default_factory=dict)
+    """Name of a modality of the files to the one that it had in training."""
+    ignore: Sequence[str] = ()
+    """Modalities of the files to drop."""
+    progress: ClipProgress | None = None
+    """Observer."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class ReadClips:
     """Media files that were read as the recipe of a run says."""
 
     run: OpenedRun
+    reading: ClipReading
     corpus: Corpus
     """The files as samples of the split ``test``."""
     extraction: Extraction
     notes: tuple[str, ...]
     """Sentences on readers of another version than in training."""
 
+    def table(self, out: str | Path) -> dict[str, Any]:
+        """Write the predictions of the run; the report is that of `predict`."""
+        return predict(self.run, self.corpus, out, rename=self.reading.rename, ignore=self.reading.ignore)
+
+    def loaded(self, run: OpenedRun) -> LoadedRun:
+        """A run with the files as its corpus."""
+        return load_run(run, data=self.corpus, rename=self.reading.rename, ignore=self.reading.ignore)
+
 
 @contextmanager
-def clips_read(
-    run: OpenedRun,
-    files: Sequence[Path],
-    *,
-    models: Path | None = None,
-    engine: ClipEngine | None = None,
-    max_failed: int = 0,
-    progress: ClipProgress | None = None,
-) -> Iterator[ReadClips]:
-    """Media files as a corpus, which is gone when the block ends. Arguments and errors are those of
-    `predict_clips`.
-    """
-    reader = repeated(recipe_of(run), models=models)  # refuses other weights before any file is opened
+def clips_read(run: OpenedRun, files: Sequence[Path], reading: ClipReading) -> Iterator[ReadClips]:
+    """Media files as a corpus, which is gone when the block ends; errors are those of `predict_clips`."""
+    # refuses other weights before any file is opened
+    reader = repeated(recipe_of(run), models=reading.models)
     table = replace(files_alone(files), task=run.model.config.task)
     with tempfile.TemporaryDirectory(prefix="alignmamba-") as folder:
         try:
@@ -65,29 +83,25 @@ def clips_read(
                 table,
                 reader.recipe,
                 Path(folder) / "clips",
-                models=models,
-                engine=engine,
-                max_failed=max_failed,
+                models=reading.models,
+                engine=reading.engine,
+                max_failed=reading.max_failed,
                 name="media files",
-                progress=progress,
+                progress=reading.progress,
             )
         except ClipsFailedError as error:
             raise error.unlisted() from None
         assert extraction.corpus is not None
-        yield ReadClips(run=run, corpus=extraction.corpus, extraction=extraction, notes=reader.notes)
+        yield ReadClips(
+            run=run, reading=reading, corpus=extraction.corpus, extraction=extraction, notes=reader.notes
+        )
 
 
 def predict_clips(
     run: str | Path,
     files: Sequence[Path],
     out: str | Path,
-    *,
-    models: Path | None = None,
-    engine: ClipEngine | None = None,
-    max_failed: int = 0,
-    rename: Mapping[str, str] = {},
-    ignore: Sequence[str] = (),
-    progress: ClipProgress | None = None,
+    reading: ClipReading,
 ) -> dict[str, Any]:
     """Predict media files, or all in folders, with a run that was trained on an extracted corpus.
 
@@ -95,12 +109,7 @@ def predict_clips(
         run: Directory of the run.
         files: Media files and folders of them.
         out: File that ends in ``.csv`` or ``.parquet``; an existing one is replaced.
-        models: Folder of the weights that the recipe names, if they were moved.
-        engine: Place where clips are read; by default one process of this machine.
-        max_failed: Files that may fail; they get no prediction.
-        rename: As of `predict`.
-        ignore: As of `predict`.
-        progress: Observer.
+        reading: How they are read.
 
     Returns:
         What `predict` returns, with ``failed``, the number of files without a prediction, and ``notes`` on
@@ -110,8 +119,6 @@ def predict_clips(
         AlignMambaError: If the run, a file, weights or the table cannot be used.
     """
     check_table(Path(out))  # now, not after an hour of reading
-    with clips_read(
-        OpenedRun.open(run), files, models=models, engine=engine, max_failed=max_failed, progress=progress
-    ) as read:
-        report = predict(read.run, read.corpus, out, rename=rename, ignore=ignore)
+    with clips_read(OpenedRun.open(run), files, reading) as read:
+        report = read.table(out)
     return {**report, "failed": read.extraction.failed, "notes": list(read.notes)}

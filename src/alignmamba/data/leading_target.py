@@ -8,6 +8,7 @@ from typing import Any
 from alignmamba.contracts import Corpus, Role, Sample, Split, Target, Task
 from alignmamba.data.further_targets import FurtherConfig, LabelConfig, Labels, target_of, value_of
 from alignmamba.data.views import ChangedSplit
+from alignmamba.errors import ConfigError
 
 PRESENCE = ("no", "yes")
 """Classes of a label that says whether something is there."""
@@ -98,6 +99,8 @@ def leading(
         ConfigError: If no sample has such a label, or the options do not fit the labels.
     """
     (first, *rest), plural = given.labels, len(given.labels) > 1
+    if len(set(given.labels)) < len(given.labels):
+        raise ConfigError("leading.labels: names must be distinct")
     several = given.kind == "multilabel" or (
         given.kind is None and plural and all(_is_presence(name, known) for name in given.labels)
     )

@@ -125,7 +125,7 @@ def explain(error: "ValidationError", *, prefix: str = "", keys: Sequence[str] =
 
 
 def _mismatch(key: str, found: Any, message: str) -> tuple[str, str]:
-    """What was found, and what was expected."""
+    """Beginning of a message with what was found, and what was expected."""
     expected = re.sub(r"^\w+ should (be |have )?", "", message)
     return (
         f"{f'{key}: ' if key else ''}found {shown_with_type(found)}, expected ",

@@ -11,6 +11,7 @@ from alignmamba.contracts import Output, Task
 from alignmamba.methods.method import MMSA, Method
 from alignmamba.models.encoded import Encoded, Head, presence
 from alignmamba.models.vectors import AnchorVectorConfig, VectorFusion
+from alignmamba.nn.by_name import ModulesByName
 from alignmamba.nn.recurrent import LastState
 from alignmamba.training.objective import Minimise, Stage
 from alignmamba.training.refinement import FUSED, RefinedLabels, check_signed, of
@@ -100,7 +101,9 @@ class SelfMMLabels(RefinedLabels):
             for name, width in model.vector_widths.items()
         }
         remembered = {FUSED: config.fused, **{of(name): config.hidden for name in heads}}
-        super().__init__(model, task, heads=heads, remembered=remembered, neutral=config.neutral)
+        super().__init__(
+            model, task, heads=ModulesByName(heads), remembered=remembered, neutral=config.neutral
+        )
 
     @property
     def stages(self) -> Sequence[Stage]:

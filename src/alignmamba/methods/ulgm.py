@@ -123,7 +123,9 @@ class ULGMLabels(RefinedLabels):
             name: CommonSpace(width, config.hidden, task, config.dropout)
             for name, width in model.vector_widths.items()
         }
-        super().__init__(model, task, heads=heads, remembered={FUSED: config.hidden}, neutral=config.neutral)
+        super().__init__(
+            model, task, heads=ModulesByName(heads), remembered={FUSED: config.hidden}, neutral=config.neutral
+        )
 
     @property
     def stages(self) -> Sequence[Stage]:

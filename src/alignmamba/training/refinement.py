@@ -9,7 +9,6 @@ from torch import Tensor, nn
 
 from alignmamba.contracts import Batch, Output, Task
 from alignmamba.errors import DataError
-from alignmamba.nn.by_name import ModulesByName
 from alignmamba.training.batches import BatchSource, every_target
 from alignmamba.training.objective import Objective, Stage
 from alignmamba.training.sample_memory import SampleMemory, Seen
@@ -97,12 +96,12 @@ class RefinedLabels(Objective):
         model: nn.Module,
         task: Task,
         *,
-        heads: Mapping[str, nn.Module],
+        heads: nn.ModuleDict,
         remembered: Mapping[str, int],
         neutral: float,
     ) -> None:
         super().__init__(model, task)
-        self.heads = ModulesByName(heads)
+        self.heads = heads
         self.neutral = neutral
         self.remembered = dict(remembered)
         self.epoch = 1

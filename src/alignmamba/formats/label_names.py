@@ -10,7 +10,7 @@ EMOTIONS: Final = ("happy", "sad", "anger", "surprise", "disgust", "fear")
 
 
 def column_of(wanted: str, names: Sequence[str], where: str) -> int:
-    """Place of the label of that name, or with that number; the first if nothing is asked for.
+    """Place of the label of that name; the first if nothing is asked for.
 
     Raises:
         DataError: If there is none; the message begins with `where`.
@@ -19,8 +19,4 @@ def column_of(wanted: str, names: Sequence[str], where: str) -> int:
         return 0
     if wanted in names:
         return names.index(wanted)
-    if wanted.isdecimal() and len(wanted) < 9 and int(wanted) < len(names):
-        return int(wanted)
-    raise DataError(
-        f"{where}: label {wanted!r}: expected one of {list(names)} or a number below {len(names)}"
-    )
+    raise DataError(f"{where}: label {wanted!r}: expected one of {list(names)}")

@@ -86,6 +86,21 @@ def test_of_others_the_first_leads(corpus: Corpus) -> None:
     ]
 
 
+def test_a_further_target_of_labels_that_lead_is_dropped(corpus: Corpus) -> None:
+    with_sad = led_by(corpus, LeadingConfig(labels=("happy", "sad"), kind="regression"))
+    assert [each.name for each in with_sad.task.further] == ["sad"]
+    led = led_by(with_sad, LeadingConfig(labels=("happy", "sad")))
+    assert (led.task.classes, led.task.further) == (("happy", "sad"), ())
+    assert led_by(with_sad, LeadingConfig(labels=("mood",))).task.further == with_sad.task.further
+
+
+def test_the_target_of_the_corpus_stays_what_it_is_beside_others(corpus: Corpus) -> None:
+    led = led_by(corpus, LeadingConfig(labels=("sentiment", "arousal")))
+    assert led.task.model_copy(update={"further": ()}) == corpus.task
+    other = led_by(corpus, LeadingConfig(labels=("arousal", "sentiment")))
+    assert other.task.label_range is None
+
+
 def test_one_label_is_what_it_holds_or_what_is_asked_for(corpus: Corpus) -> None:
     assert targets(led_by(corpus, LeadingConfig(labels=("mood",)))) == [1, 0]
     assert targets(led_by(corpus, LeadingConfig(labels=("arousal",)))) == [-1.0, 1.0]

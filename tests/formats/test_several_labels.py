@@ -12,6 +12,9 @@ import pytest
 
 from alignmamba import load_corpus
 from alignmamba.cli.main import main
+from alignmamba.data.leading_target import LeadingConfig, led_by
+from alignmamba.formats.conversion import convert
+from alignmamba.formats.foreign import LabelOptions
 
 
 def sims() -> dict[str, Any]:
@@ -83,6 +86,25 @@ def test_one_command_leads_from_the_file_to_the_table(
     assert all(np.isfinite(float(row[column])) for row in rows)
 
 
+DESCRIPTION = """
+name = "table"
+[task]
+kind = "classification"
+classes = ["no", "yes"]
+[samples]
+table = "table.csv"
+label = "{column}"
+split = "split"
+[modalities.features]
+table = "table.csv"
+columns = ["f"]
+"""
+
+
+def roles() -> list[tuple[int, str]]:
+    return list(enumerate(["train"] * 6 + ["valid"] * 2 + ["test"] * 2))
+
+
 def trained(file: Path, run: Path, *labels: str) -> dict[str, float]:
     """Scores of test of a run by one command."""
     small = ["options.d_model=8", "options.depth=1", "fit.epochs=1"]
@@ -143,11 +165,63 @@ def test_a_corpus_is_led_by_its_labels_as_a_file_is(
     }
 
 
+@pytest.mark.parametrize("verb", ["convert", "train"])
+def test_labels_of_train_decide_what_several_are(
+    verb: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("ALIGNMAMBA_CACHE", str(tmp_path / "cache"))
+    content = mosei()
+    content["test"]["labels"][0, 1] = -0.5
+    file = tmp_path / "mosei.pkl"
+    file.write_bytes(pickle.dumps(content))
+    if verb == "convert":
+        assert main(["convert", "auto", str(file), str(tmp_path / "corpus"), "--label", "happy", "sad"]) == 0
+        assert load_corpus(tmp_path / "corpus").task.further == ()
+    else:
+        found = trained(file, tmp_path / "run", "happy", "sad")
+        assert "accuracy_weighted" in found
+        assert not [name for name in found if name.startswith("sad.")]
+    written, told = capsys.readouterr()
+    assert "several labels: happy, sad are one target" in written + told
+
+
+def test_a_kind_decides_over_the_numbers_of_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("ALIGNMAMBA_CACHE", str(tmp_path / "cache"))
+    content = mosei()
+    file, run = tmp_path / "mosei.pkl", tmp_path / "run"
+    file.write_bytes(pickle.dumps(content))
+    small = ["options.d_model=8", "options.depth=1", "fit.epochs=1", "leading.kind=regression"]
+    command = ["train", "--data", str(file), "--label", "happy", "sad", "--set", *small, "--out", str(run)]
+    assert main(command) == 0
+    with (run / "predictions_test.csv").open() as table:
+        targets = [float(row["target"]) for row in csv.DictReader(table)]
+    assert targets == content["test"]["labels"][:, 1].tolist()  # up to 3, not 0 and 1
+    assert "several labels: happy leads, further targets are sad" in capsys.readouterr().err
+
+
+def test_classes_no_and_yes_of_a_table_are_presence(tmp_path: Path) -> None:
+    rows = [f"{row},{role},{row % 2},{('no', 'yes')[row % 2]},{row % 3},{row}" for row, role in roles()]
+    (tmp_path / "table.csv").write_text("\n".join(["id,split,happy,calm,sad,f", *rows]))
+    description = tmp_path / "table.toml"
+    for column, others in (("happy", ["sad"]), ("calm", ["sad", "happy"])):
+        description.write_text(DESCRIPTION.format(column=column))
+        made = convert("arrays", [description], tmp_path / column, LabelOptions(label=(column, *others)))
+        corpus = made.corpus
+        assert (corpus.task.kind, corpus.task.classes) == ("multilabel", (column, *others))
+        assert led_by(corpus, LeadingConfig(labels=(column, *others))) is corpus
+        plain = convert("arrays", [description], tmp_path / f"of-{column}", LabelOptions(label=(column,)))
+        assert [sample.target for sample in plain.corpus.split("test")] == [0, 1]
+
+
 @pytest.mark.parametrize(
     ("labels", "said"),
     [
         (["happy", "joy"], "label 'joy': expected some of"),
         (["joy"], "label 'joy': expected one of"),
+        (["1"], "label '1': expected one of ['sentiment', "),
+        (["happy", "2"], "label '2': expected some of happy, sentiment, "),
     ],
 )
 def test_labels_that_a_file_lacks_are_refused_in_one_line(

@@ -28,6 +28,10 @@ class Classes:
         for place, value in values.items():
             self._by_value[value] = None if value in self._by_value else place
 
+    def place_of(self, label: float | int | str) -> int | None:
+        """The place of the class that a label of a file means; ``None`` where it means none."""
+        return self.place_of_name(label) if isinstance(label, str) else self.place_of_number(label)
+
     def place_of_name(self, name: str) -> int | None:
         """The place of the class of that name; ``None`` where there is none."""
         return self._places.get(name)

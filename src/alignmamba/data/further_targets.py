@@ -23,6 +23,8 @@ from alignmamba.errors import ConfigError, DataError, shown
 
 Labels = Mapping[str, float | int | str]
 """Labels of a sample by name."""
+PRESENCE = ("no", "yes")
+"""Classes of a label that says whether something is there; as words they are 0 and 1 of several labels."""
 _MOST_INFERRED = 1000
 """Classes that a target may have whose classes nobody names."""
 
@@ -248,7 +250,7 @@ def _value(where: str, given: Sequence[float | int | str | None], target: Target
     """Value of a target, of the labels that hold it."""
     if target.kind == "multilabel":
         return tuple(
-            math.nan if value is None else float(_number(f"{where}, label {label!r}", value) > 0)
+            math.nan if value is None else float(_amount(f"{where}, label {label!r}", value) > 0)
             for label, value in zip(target.labels, given, strict=True)
         )
     (label,), (value,) = target.labels, given
@@ -261,10 +263,15 @@ def _value(where: str, given: Sequence[float | int | str | None], target: Target
         return number
     if value is None:
         return -1
-    place = classes.place_of_name(value) if isinstance(value, str) else classes.place_of_number(value)
+    place = classes.place_of(value)
     if place is None:
         raise DataError(f"{where}: found {shown(value)}, expected one of {classes}")
     return place
+
+
+def _amount(where: str, value: float | int | str) -> float:
+    """Amount of what one of several labels says is there."""
+    return float(PRESENCE.index(str(value))) if value in PRESENCE else _number(where, value)
 
 
 def _number(where: str, value: float | int | str) -> float:

@@ -6,12 +6,17 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from alignmamba.contracts import Corpus, Role, Sample, Split, Target, Task
-from alignmamba.data.further_targets import FurtherConfig, LabelConfig, Labels, target_of, value_of
+from alignmamba.data.further_targets import (
+    PRESENCE,
+    FurtherConfig,
+    LabelConfig,
+    Labels,
+    target_of,
+    value_of,
+)
 from alignmamba.data.views import ChangedSplit
 from alignmamba.errors import ConfigError
 
-PRESENCE = ("no", "yes")
-"""Classes of a label that says whether something is there."""
 REST = "labels"
 """Name of the further target that several labels of presence beside a leading one are."""
 _UNNAMED = ("target",)
@@ -22,8 +27,14 @@ class LeadingConfig(LabelConfig):
     """Options of the leading target."""
 
     labels: tuple[str, ...] = ()
-    """Labels of the corpus that hold it, in place of its own target. Several that say what is there, by
-    numbers from 0 on, are a multilabel; of others the first leads, and the rest are further targets."""
+    """Labels of the corpus that hold it, in place of its own target. Several that say what is there, in train
+    by numbers from 0 on or by no and yes, are a multilabel; of others the first leads, and the rest are
+    further targets."""
+
+    @property
+    def is_plain(self) -> bool:
+        """True if labels and kind alone are given."""
+        return self.model_copy(update={"labels": (), "kind": None}) == LeadingConfig()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,15 +61,14 @@ def led_by(corpus: Corpus, given: LeadingConfig) -> Corpus:
     """
     task, names = corpus.task, corpus.task.labels or _UNNAMED
     labels = given.labels or names
-    plain = given.model_copy(update={"labels": (), "kind": None}) == LeadingConfig()
-    if labels == names and given.kind in (None, task.kind) and plain:
+    if labels == names and given.kind in (None, task.kind) and given.is_plain:
         return corpus
     if labels == names and not given.classes and task.has_one_class:
         given = given.model_copy(update={"classes": task.classes})
     given = given.model_copy(update={"labels": labels})
     train = [with_own_target(sample, task) for sample in corpus.split("train")]
     modalities = [spec.name for spec in corpus.modalities]
-    made = _led(corpus, leading(given, [sample.labels for sample in train], task.further, modalities))
+    made = _led(corpus, leading(given, [sample.labels for sample in train], modalities, former=task))
     for split in made.splits.values():
         for _ in split:  # a label that is none of the target is refused now
             pass
@@ -84,16 +94,28 @@ def _led(corpus: Corpus, led: Led) -> Corpus:
     return replace(corpus, task=led.task, splits=splits)
 
 
+def several_labels(task: Task) -> str:
+    """Note on what several labels were made into."""
+    if task.kind == "multilabel":
+        return f"several labels: {', '.join(task.classes)} are one target"
+    others = ", ".join(
+        each.name if each.labels == (each.name,) else f"{each.name} ({', '.join(each.labels)})"
+        for each in task.further
+    )
+    return f"several labels: {task.labels[0]} leads, further targets are {others}"
+
+
 def leading(
-    given: LeadingConfig, known: Sequence[Labels], further: Sequence[Target], modalities: Sequence[str]
+    given: LeadingConfig, known: Sequence[Labels], modalities: Sequence[str], *, former: Task | None = None
 ) -> Led:
     """The task that labels lead, by what samples have of them.
 
     Args:
         given: The labels, one or more, and options of the target.
-        known: Labels of each sample.
-        further: Further targets that there are; those of other names are kept.
+        known: Labels of each sample of train.
         modalities: Those that a target may belong to.
+        former: The task that there is: its further targets of other labels are kept, and its kind, classes
+            and range where its label still leads.
 
     Raises:
         ConfigError: If no sample has such a label, or the options do not fit the labels.
@@ -105,12 +127,19 @@ def leading(
         given.kind is None and plural and all(_is_presence(name, known) for name in given.labels)
     )
     own = {**given.model_dump(), "labels": given.labels if several else (first,)}
+    still = former is not None and first == (former.labels or _UNNAMED)[0] and former.kind != "multilabel"
+    if still and not several and given.is_plain and given.kind in (None, former.kind):
+        own |= former.model_dump(include={"kind", "classes", "label_range", "sentiment"})
     target = target_of(REST, FurtherConfig(**own), known, modalities, where="leading")
     added: dict[str, tuple[str, ...]] = {}
     if rest and not several:
         together = len(rest) > 1 and all(_is_presence(name, known) for name in rest)
         added = {REST: tuple(rest)} if together else {name: (name,) for name in rest}
-    others = [each for each in further if each.name not in added]
+    others = [
+        each
+        for each in (former.further if former is not None else ())
+        if each.name not in added and (each.tokens or not set(each.labels) <= set(given.labels))
+    ]
     others += [
         target_of(name, FurtherConfig(labels=labels), known, modalities, where=f"leading.labels: {name}")
         for name, labels in added.items()
@@ -121,9 +150,9 @@ def leading(
 
 
 def _is_presence(name: str, known: Sequence[Labels]) -> bool:
-    """True for a label that may say how much something is there: numbers from 0 on."""
+    """True for a label that may say how much something is there: numbers from 0 on, or no and yes."""
     values = (labels[name] for labels in known if name in labels)
-    return all(not isinstance(value, str) and value >= 0 for value in values)
+    return all(value in PRESENCE if isinstance(value, str) else value >= 0 for value in values)
 
 
 def with_own_target(sample: Sample, task: Task) -> Sample:

@@ -26,7 +26,7 @@ from alignmamba.formats.foreign import (
     faults_in_words,
 )
 from alignmamba.formats.known_formats import AUTO, check_source, detect, own_options, reader_of
-from alignmamba.formats.leading_labels import led_by_labels
+from alignmamba.formats.leading_labels import led_by_labels, refuse_unknown_labels
 from alignmamba.formats.plain_files import LazyRows
 from alignmamba.formats.repairs import Progress, Repairs, distinct_ids, shared_ids, unreadable
 from alignmamba.formats.text_tokens import tokenised
@@ -59,6 +59,7 @@ def convert(
     name: str | None = None,
     progress: Progress | None = None,
     overwrite: bool = False,
+    led: bool = True,
 ) -> Conversion:
     """Read foreign files and write what they hold as a corpus.
 
@@ -74,6 +75,7 @@ def convert(
         name: Name of the corpus; by default what the reader calls it.
         progress: Called after every sample.
         overwrite: Replace the corpus that is there, once the new one is complete.
+        led: Let several labels of the options lead the corpus; else the others stand beside the first.
 
     Raises:
         DataError: If a file is not what it should be, or the destination or the name cannot be used; nothing
@@ -90,7 +92,7 @@ def convert(
 
     written = partial(_written, target=target, nonfinite=options.nonfinite, name=name, overwrite=overwrite)
     paths = [Path(source) for source in sources]
-    foreign, corpus = with_opened(format, paths, options, written, progress=progress)
+    foreign, corpus = with_opened(format, paths, options, written, progress=progress, led=led)
     return Conversion(
         format=foreign.format,
         corpus=corpus,
@@ -108,13 +110,15 @@ def with_opened(
     *,
     progress: Progress | None = None,
     any_label: bool = False,
+    led: bool = True,
 ) -> tuple[Foreign, Result]:
     """Files, opened as by `open_foreign`, and the result of reading through them. That no sample has a
     modality is known once all was read, which is done again without it.
     """
 
     def used(absent: Collection[str]) -> tuple[Foreign, Result]:
-        foreign = open_foreign(format, paths, options, progress=progress, any_label=any_label, absent=absent)
+        how: dict[str, Any] = {"progress": progress, "any_label": any_label, "absent": absent, "led": led}
+        foreign = open_foreign(format, paths, options, **how)
         with _naming(paths):
             return foreign, use(foreign)
 
@@ -165,13 +169,15 @@ def open_foreign(
     progress: Progress | None = None,
     any_label: bool = False,
     absent: Collection[str] = (),
+    led: bool = True,
 ) -> Foreign:
     """Open files of a format, or of that which they look like for ``auto``, with the repairs that all formats
     share (docs/formats.md lists them). Faults are counted as samples are read.
 
     Samples in which nothing is left are counted, and stay for `write_corpus` to skip. With `any_label` a
     label outside the task's range is counted and left as it is, where it would be refused. Modalities that
-    are absent from every sample are dropped with a note.
+    are absent from every sample are dropped with a note. Several labels lead unless `led` is false: then the
+    others stand beside the first.
 
     Raises:
         DataError: If the format is unknown, does not read an option that is given, or a file is not of it.
@@ -185,10 +191,8 @@ def open_foreign(
         check_source(path)
     with _naming(sources):
         foreign = _reported_in_unicode(reader.read(sources, options))
-        if isinstance(options, LabelOptions) and len(options.label) > 1:
-            foreign = led_by_labels(foreign, options.label)
-        elif isinstance(options, LabelOptions) and options.label and not foreign.task.labels:
-            foreign = replace(foreign, task=foreign.task.model_copy(update={"labels": options.label}))
+        if isinstance(options, LabelOptions) and options.label:
+            foreign = _of_labels(foreign, options.label, led=led)
         if options.tokenizer is not None:
             foreign = tokenised(foreign, options.tokenizer)
         _check_fit(options, foreign)
@@ -200,6 +204,16 @@ def open_foreign(
         repairs = Repairs(foreign=foreign, options=options, progress=progress, any_label=any_label)
         splits = {role: repairs.split(role, split, ids[role]) for role, split in splits.items()}
     return replace(foreign, splits=splits)
+
+
+def _of_labels(foreign: Foreign, names: Sequence[str], *, led: bool) -> Foreign:
+    """The content of files that were read with the first of these labels as their target, led by them all."""
+    refuse_unknown_labels(foreign, names)
+    if len(names) > 1 and led:
+        return led_by_labels(foreign, names)
+    if foreign.task.labels:
+        return foreign
+    return replace(foreign, task=foreign.task.model_copy(update={"labels": tuple(names[:1])}))
 
 
 def _check_fit(options: ReadOptions, foreign: Foreign) -> None:

@@ -6,7 +6,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from alignmamba import __version__
 from alignmamba.checksums import file_checksum
@@ -24,7 +24,7 @@ PLACE = "ALIGNMAMBA_CACHE"
 """Environment variable: directory for everything that can be made again; by default
 ``~/.cache/alignmamba``."""
 
-_GENERATION = 3
+_GENERATION = 4
 """Raised where a conversion by the same version of the package gives something else than before, so that
 files are converted again.
 """
@@ -43,7 +43,8 @@ class Told(Protocol):
 
 
 def cached_corpus(source: Path, options: ReadOptions, *, told: Told) -> Path:
-    """Directory of the corpus made from a foreign file: converted now, or found from an earlier time.
+    """Directory of the corpus made from a foreign file: converted now, or found from an earlier time. Of
+    several labels the first is its target, and the others stand beside it.
 
     It is found by the content of the file, the options and the version of this package, wherever the file
     lies; one that is damaged is made again. Among several processes that ask at once, one converts and the
@@ -67,7 +68,8 @@ def cached_corpus(source: Path, options: ReadOptions, *, told: Told) -> Path:
                         told.say(f"{made}: {damage}")
                         _remove(target)
                     told.say(f"{source}: looks like {format}, converting it once into {target}")
-                    done = convert(format, [source], target, options, progress=told, overwrite=True)
+                    how: dict[str, Any] = {"progress": told, "overwrite": True, "led": False}
+                    done = convert(format, [source], target, options, **how)
                     for line in (_account(done), *done.notes):
                         told.say(f"{source}: {line}")
                     return target

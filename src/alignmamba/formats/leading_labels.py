@@ -5,18 +5,20 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from alignmamba.contracts import Sample, Target, TargetKind, Task
+from alignmamba.contracts import Role, Sample, TargetKind, Task
+from alignmamba.data.classes import Classes
 from alignmamba.data.further_targets import Labels
-from alignmamba.data.leading_target import LeadingConfig, Led, leading, with_own_target
+from alignmamba.data.leading_target import LeadingConfig, Led, leading, several_labels, with_own_target
 from alignmamba.data.user_arrays import SplitArrays
 from alignmamba.data.validity import plain_scalar
-from alignmamba.errors import ConfigError, DataError
+from alignmamba.errors import ConfigError, DataError, shown
 from alignmamba.formats.foreign import Foreign
 
 
 def led_by_labels(foreign: Foreign, names: Sequence[str], *, kind: TargetKind | None = None) -> Foreign:
     """The content of a file that was read with the first of these labels as its target, led by all of them:
-    as a multilabel, or by the first with the rest as further targets, see `LeadingConfig`.
+    as a multilabel, or by the first with the rest as further targets, see `LeadingConfig`. Labels of train
+    decide, as in a corpus, and those of all samples where train has none of them.
 
     Args:
         foreign: The content.
@@ -27,22 +29,32 @@ def led_by_labels(foreign: Foreign, names: Sequence[str], *, kind: TargetKind | 
         DataError: If it has no such label, or a label is not one of the target.
     """
     task = foreign.task if foreign.task.labels else foreign.task.model_copy(update={"labels": (names[0],)})
-    rows = {role: _samples(split, task) for role, split in foreign.splits.items()}
-    known = [sample.labels for samples in rows.values() for sample in samples]
+    rows = {role: _samples(role, split, task) for role, split in foreign.splits.items()}
+    train = [sample.labels for sample in rows.get("train", ())]
+    everywhere = [sample.labels for samples in rows.values() for sample in samples]
+    known = train if any(name in labels for labels in train for name in names) else everywhere
     modalities = list(dict.fromkeys(name for split in foreign.splits.values() for name in split.features))
     given = LeadingConfig(labels=tuple(names), kind=kind)
-    led = led_in_file(given, known, further=task.further, modalities=modalities)
+    led = led_in_file(given, known, modalities=modalities, former=task)
     splits = {role: _led(split, rows[role], led) for role, split in foreign.splits.items()}
     note = several_labels(led.task)
     return replace(foreign, task=led.task, splits=splits, notes=(*foreign.notes, note))
+
+
+def refuse_unknown_labels(foreign: Foreign, names: Sequence[str]) -> None:
+    """Refuse labels, of which the first is the target of a file, that no split of it has."""
+    others = dict.fromkeys(name for split in foreign.splits.values() for name in split.labels)
+    for name in names[1:]:
+        if name not in others:
+            raise DataError(f"label {name!r}: expected some of {', '.join((names[0], *others))}")
 
 
 def led_in_file(
     given: LeadingConfig,
     known: Sequence[Labels],
     *,
-    further: Sequence[Target] = (),
     modalities: Sequence[str] = (),
+    former: Task | None = None,
 ) -> Led:
     """The task that labels of a file lead, as `leading` makes it of those of all samples.
 
@@ -54,32 +66,25 @@ def led_in_file(
         if name not in there:
             raise DataError(f"label {name!r}: expected some of {', '.join(there) or 'none'}")
     try:
-        return leading(given, known, further, modalities)
+        return leading(given, known, modalities, former=former)
     except ConfigError as error:
         raise DataError(str(error)) from None
 
 
-def several_labels(task: Task) -> str:
-    """Note on what several labels were made into."""
-    if task.kind == "multilabel":
-        return f"several labels: {', '.join(task.classes)} are one target"
-    others = ", ".join(target.name for target in task.further)
-    return f"several labels: {task.labels[0]} leads, further targets are {others}"
-
-
-def _samples(split: SplitArrays, task: Task) -> list[Sample]:
-    """Labels and targets of a split, without features."""
-    size = len(next(iter(split.features.values())))
+def _samples(role: Role, split: SplitArrays, task: Task) -> list[Sample]:
+    """Labels and targets of a split, without features, as a corpus of the file has them."""
+    size, classes = len(next(iter(split.features.values()))), Classes(task.classes)
     samples = []
     for row in range(size):
         given = {name: _plain(cells[row]) for name, cells in split.labels.items()}
         target = None if split.targets is None else _plain(split.targets[row])
         labels = {name: value for name, value in given.items() if value is not None}
-        named = isinstance(target, str)
-        if named and target is not None:
-            labels[task.labels[0]] = target
-        sample = Sample(id=f"row {row + 1}", features={}, target=None if named else target, labels=labels)
-        samples.append(with_own_target(sample, task))
+        called = f"row {row + 1} of {role}"
+        if target is not None and task.has_one_class:
+            target = classes.place_of(named := target)
+            if target is None:
+                raise DataError(f"{called}: found {shown(named)}, expected one of {classes}")
+        samples.append(with_own_target(Sample(id=called, features={}, target=target, labels=labels), task))
     return samples
 
 

@@ -46,7 +46,7 @@ _KERNELS, _OTHERS = ("torch", "numpy", "numba", "triton"), ("safetensors", "pyda
 
 def located(data: str, nonfinite: Nonfinite, *, labels: Sequence[str] = ()) -> str:
     """Place of the corpus that lies there: the same, or where a file of a foreign format is converted to,
-    once, into a cache, led by these labels. Values of such a file that are not finite become 0 unless
+    once, into a cache, with these labels. Values of such a file that are not finite become 0 unless
     something else is asked for. Raises a `DataError` if there is neither a corpus nor a file that can be
     converted.
     """

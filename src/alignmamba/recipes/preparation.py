@@ -7,6 +7,7 @@ from typing import Any
 from alignmamba.contracts import ROLES, Corpus, Role
 from alignmamba.data.cross_validation import Fold, fold_of, joined
 from alignmamba.data.further_targets import left_of, with_further
+from alignmamba.data.leading_target import several_labels
 from alignmamba.data.standardise import finite_means
 from alignmamba.data.training_subset import Subset, subset_of
 from alignmamba.data.validation import TrainSamples, ValidShare
@@ -54,6 +55,8 @@ def prepared(config: RunConfig, *, seeds: Iterable[int] = ()) -> Prepared:
         _refuse_without_valid(whole)
         made = _Divided(corpus=whole, steps={})
     corpus, notes = made.corpus, list(made.notes)
+    if len(config.leading.labels) > 1:
+        notes.append(several_labels(corpus.task))
     identity: dict[str, Any] = {key: step.facts for key, step in made.steps.items()}
     absent = untrained_modalities(whole)
     asked = [name for name in absent if name in config.modalities]

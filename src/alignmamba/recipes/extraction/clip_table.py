@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any, Final
 
 from alignmamba.contracts import ROLES, Role, Sample, TargetKind, Task
-from alignmamba.data.leading_target import LeadingConfig
+from alignmamba.data.leading_target import LeadingConfig, several_labels
 from alignmamba.errors import ConfigError, DataError, shown
 from alignmamba.formats.folds import split_roles
-from alignmamba.formats.leading_labels import led_in_file, several_labels
+from alignmamba.formats.leading_labels import led_in_file
 from alignmamba.formats.tables.array_description import is_file
 from alignmamba.formats.tables.foreign_tables import (
     as_number,

@@ -10,7 +10,8 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
-from alignmamba.contracts import Corpus
+from alignmamba.contracts import Corpus, Task
+from alignmamba.data.leading_target import LeadingConfig, led_by
 from alignmamba.errors import DataError
 from alignmamba.formats.conversion import convert
 from alignmamba.formats.foreign_inspection import inspect_foreign
@@ -629,3 +630,33 @@ def test_descriptions_that_nest_or_do_not_end(written: Path, samples: str, expec
     written.write_text(samples + rest)
     assert expected in message(written)
     assert arrays.recognises(written) == expected.startswith("samples.")
+
+
+@pytest.mark.parametrize("described", ["classification", "regression"])
+def test_the_task_is_one_of_the_column_that_is_asked_for(written: Path, described: str) -> None:
+    table = (written.parent / "samples.csv").read_text().splitlines()
+    grades = [["poor", "fair", "good", ""][row % 4] for row in range(len(table) - 1)]
+    added = [f"{line},{grades[row]},{row % 2 + 0.5}" for row, line in enumerate(table[1:])]
+    (written.parent / "samples.csv").write_text("\n".join([table[0] + ",grade,warmth", *added]))
+    own = {"classification": 'classes = ["no", "yes"]', "regression": "range = [-3, 3]"}[described]
+    head = f'name = "made up"\n[task]\nkind = "{described}"\n{own}\n'
+    path = layout.describe(written.parent, head=head)
+    graded = corpus(path, label="grade")
+    assert graded.task == Task(
+        kind="classification", classes=("fair", "good", "poor"), labels=("grade",)
+    )
+    assert [sample.target for sample in graded.split("train")] == [2, 0, 1]  # one has none
+    ordered = led_by(graded, LeadingConfig(kind="ordinal", classes=("poor", "fair", "good")))
+    assert [sample.target for sample in ordered.split("train")] == [0, 1, 2]
+    warm = corpus(path, label="warmth")
+    assert warm.task == Task(kind="regression", labels=("warmth",))
+    assert [sample.target for sample in warm.split("train")] == [0.5, 1.5, 0.5, 1.5]
+
+
+def test_one_word_alone_is_no_label(written: Path) -> None:
+    table = (written.parent / "samples.csv").read_text().splitlines()
+    (written.parent / "samples.csv").write_text(
+        "\n".join([table[0] + ",word", *(f"{line},yes" for line in table[1:])])
+    )
+    with pytest.raises(DataError, match=r"column 'word': expected numbers or 2 to \d+ different words"):
+        corpus(written, label="word")

@@ -78,11 +78,11 @@ def read(sources: Sequence[Path], options: Options) -> Foreign:
     path = sources[0]
     description, arrays, faults = described(path), Arrays(path.parent), Faults()
     task, modalities = description.task.task, description.modalities
-    several = task.kind == "multilabel"
-    labels = task.classes if several and not options.label else options.label
-    if several:
-        task = Task(kind="regression")  # of each label by itself
+    several = task.kind == "multilabel" and not options.label
+    labels = task.classes if several else options.label
     samples = SampleList.of(path, description, arrays, labels)
+    if labels and labels[0] != description.samples.label:  # the description is about another
+        task = samples.own_task()
     values = {name: opened(arrays, name, description, samples) for name in modalities}
     rows_by_role, notes = _split_rows(path, description, samples)
     for name, found in values.items():
@@ -107,7 +107,7 @@ def read(sources: Sequence[Path], options: Options) -> Foreign:
         faults=faults,
         notes=tuple(notes),
     )
-    return led_by_labels(foreign, labels, kind="multilabel") if several and not options.label else foreign
+    return led_by_labels(foreign, labels, kind="multilabel") if several else foreign
 
 
 def _split(samples: SampleList, rows: Sequence[int], values: Mapping[str, Values], task: Task) -> SplitArrays:

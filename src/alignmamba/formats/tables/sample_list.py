@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from alignmamba.contracts import Task
+from alignmamba.contracts import MOST_CLASSES, Task
 from alignmamba.data.classes import Classes
 from alignmamba.errors import DataError
 from alignmamba.formats.tables.array_description import Description, placeholders
@@ -82,6 +82,19 @@ class SampleList:
             further={name: further_labels(columns[name]) for name in further},
             cells={name: columns[name] for name in patterned if name in columns} | {"id": ids},
         )
+
+    def own_task(self) -> Task:
+        """The task that the labels alone say: words are classes, numbers a regression."""
+        known = [cell for cell in self.labels or () if not is_absent(cell)]
+        if None not in map(label_number, known):
+            return Task(kind="regression")
+        classes = tuple(sorted(set(map(str, known))))
+        if not 2 <= len(classes) <= MOST_CLASSES:
+            raise DataError(
+                f"{self.places}: expected numbers or 2 to {MOST_CLASSES} different words, found"
+                f" {len(classes)}, {classes[0][:40]!r} first"
+            )
+        return Task(kind="classification", classes=classes)
 
     def target(self, row: int, task: Task, classes: Classes) -> Any:
         """The label of a sample as the archive takes it; ``None`` where it has none."""

@@ -8,7 +8,7 @@ import torch
 
 from alignmamba.contracts import Task
 from alignmamba.data.archive import write_corpus
-from alignmamba.data.classes import Classes
+from alignmamba.data.classes import Classes, name_of_number
 from alignmamba.errors import DataError
 
 
@@ -31,6 +31,25 @@ from alignmamba.errors import DataError
 )
 def test_a_number_of_a_file_means_one_class(names: tuple[str, ...], places: dict[float, int | None]) -> None:
     assert {number: Classes(names).place_of_number(number) for number in places} == places
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64, np.int64])
+def test_a_number_of_any_type_is_found_by_its_name(dtype: type) -> None:
+    fifths = (np.arange(-5, 6) / 5).astype(dtype).tolist()
+    numbers = sorted({*fifths, 1_000_000, 1_000_001, 16_777_217, 1e-9, 0.1, 0.1 + 0.2, 1e300, 2.0**70})
+    names = [name_of_number(number) for number in numbers]
+    classes = Classes(names)
+    assert [classes.place_of_number(number) for number in numbers] == [*range(len(numbers))]
+    assert [classes.place_of_name(name) for name in names] == [*range(len(numbers))]
+
+
+def test_names_of_numbers_are_the_shortest() -> None:
+    singles = [float(np.float32(number)) for number in (-0.8, 0.1, 3, 1e-7, 123_456_789)]
+    assert [*map(name_of_number, singles)] == ["-0.8", "0.1", "3", "1e-07", "123456792"]
+    assert [*map(name_of_number, (0.1 + 0.2, -0.8, -0.0, 7))] == ["0.30000000000000004", "-0.8", "0", "7"]
+    # a name that is exact is the class, even where another one rounds to the same
+    assert Classes(["0.1", "0.10000000149011612"]).place_of_number(singles[1]) == 1
+    assert Classes(["0.1", "0.2"]).place_of_number(singles[1]) == 0
 
 
 @pytest.mark.parametrize(

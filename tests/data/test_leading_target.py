@@ -111,6 +111,15 @@ def test_one_label_is_what_it_holds_or_what_is_asked_for(corpus: Corpus) -> None
     assert targets(named) == [0, 1]
 
 
+def test_numbers_of_32_bits_are_ordered_classes(tmp_path: Path) -> None:
+    values = (np.arange(-5, 6) / 5).astype(np.float32)
+    split = {"features": {"sound": [np.ones((2, 1))] * 11}, "targets": values}
+    made = write_corpus(tmp_path / "corpus", {"train": split}, task=Task(kind="regression"))
+    led = led_by(made, LeadingConfig(kind="ordinal"))
+    assert led.task.classes == ("-1", "-0.8", "-0.6", "-0.4", "-0.2", "0", "0.2", "0.4", "0.6", "0.8", "1")
+    assert [sample.target for sample in led.split("train")] == [*range(11)]
+
+
 def test_nothing_asked_is_nothing_done(corpus: Corpus) -> None:
     assert led_by(corpus, LeadingConfig()) is corpus
     assert led_by(corpus, LeadingConfig(labels=("sentiment",))) is corpus

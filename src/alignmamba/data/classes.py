@@ -3,6 +3,11 @@
 import math
 from collections.abc import Sequence
 
+import numpy as np
+
+_EVERY_WHOLE = 2**53
+"""Whole numbers below it are all floats, and stand in names as they are."""
+
 
 class Classes:
     """The names of the classes of a task, and what a label of a sample means.
@@ -45,12 +50,27 @@ class Classes:
         if self.numbers_are_places:
             return int(number) if float(number).is_integer() and 0 <= number < len(self.names) else None
         found = self._places.get(str(int(number))) if float(number).is_integer() else None
-        return self._by_value.get(float(number)) if found is None else found
+        found = self._by_value.get(float(number)) if found is None else found
+        return self._by_value.get(_written(number)) if found is None else found
 
     def __str__(self) -> str:
         """The first names, for messages."""
         shown = [name[:40] for name in self.names[:20]]
         return f"{shown}{f' and {len(self.names) - 20} more' if len(self.names) > 20 else ''}"
+
+
+def name_of_number(number: float) -> str:
+    """Name of the class that a number of a file is: its shortest form, as float32 where it is one."""
+    if float(number).is_integer() and abs(number) < _EVERY_WHOLE:
+        return str(int(number))
+    return str(_written(number))
+
+
+def _written(number: float) -> float:
+    """The number of the fewest digits that is the same as float32; one that float32 does not hold is itself."""
+    with np.errstate(over="ignore"):
+        single = np.float32(number)
+    return float(str(single)) if float(single) == number else float(number)
 
 
 def _value(name: str) -> float | None:

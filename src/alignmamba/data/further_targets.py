@@ -18,7 +18,7 @@ from alignmamba.contracts import (
     TargetKind,
     Task,
 )
-from alignmamba.data.classes import Classes
+from alignmamba.data.classes import Classes, name_of_number
 from alignmamba.errors import ConfigError, DataError, shown
 
 Labels = Mapping[str, float | int | str]
@@ -203,7 +203,7 @@ def _classes(where: str, values: Sequence[float | int | str]) -> tuple[str, ...]
         )
     numbers = sorted(value for value in distinct if not isinstance(value, str))
     words = sorted(value for value in distinct if isinstance(value, str))
-    return (*(f"{value:.15g}" for value in numbers), *words)
+    return (*map(name_of_number, numbers), *words)
 
 
 Value = float | int | tuple[float, ...]

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from alignmamba.contracts import Role, Task
+from alignmamba.data.classes import name_of_number
 from alignmamba.data.user_arrays import SplitArrays
 from alignmamba.errors import DataError
 from alignmamba.formats.exporting.mmsa_layout import (
@@ -175,7 +176,7 @@ def _class_name(label: float | int | str) -> str:
     """Name of a class. A whole number is the same class however it was written: splits may differ in their
     types.
     """
-    return str(int(label)) if not isinstance(label, str) and label == int(label) else str(label)
+    return label if isinstance(label, str) else name_of_number(label)
 
 
 def _in_order(names: Collection[str]) -> tuple[str, ...]:

@@ -331,7 +331,7 @@ WRONG = {
         "audio.csv: expected a column 'w', found ['id', 't', 'x', 'y', 'z']",
     ),
     "text in the table": (
-        {"audio": 'table = "samples.csv"\n'},
+        {"audio": 'table = "samples.csv"\ncolumns = ["split"]\n'},
         "column 'split', id 's0', its row 1: expected a number, found 'train'",
     ),
     "ids of others": (
@@ -642,9 +642,7 @@ def test_the_task_is_one_of_the_column_that_is_asked_for(written: Path, describe
     head = f'name = "made up"\n[task]\nkind = "{described}"\n{own}\n'
     path = layout.describe(written.parent, head=head)
     graded = corpus(path, label="grade")
-    assert graded.task == Task(
-        kind="classification", classes=("fair", "good", "poor"), labels=("grade",)
-    )
+    assert graded.task == Task(kind="classification", classes=("fair", "good", "poor"), labels=("grade",))
     assert [sample.target for sample in graded.split("train")] == [2, 0, 1]  # one has none
     ordered = led_by(graded, LeadingConfig(kind="ordinal", classes=("poor", "fair", "good")))
     assert [sample.target for sample in ordered.split("train")] == [0, 1, 2]
@@ -660,3 +658,22 @@ def test_one_word_alone_is_no_label(written: Path) -> None:
     )
     with pytest.raises(DataError, match=r"column 'word': expected numbers or 2 to \d+ different words"):
         corpus(written, label="word")
+
+
+@pytest.mark.parametrize(
+    "columns", ['columns = ["f", "happy"]', 'columns = ["*"]', ""]
+)
+def test_a_label_is_no_feature_of_the_same_table(columns: str, tmp_path: Path) -> None:
+    rows = [f"{row},{row % 2},{row % 3},{row / 8}" for row in range(8)]
+    (tmp_path / "clips.csv").write_text("\n".join(["id,label,happy,f", *rows]))
+    path = tmp_path / "clips.toml"
+    head = 'name = "clips"\n[task]\nkind = "regression"\n[samples]\ntable = "clips.csv"\nlabel = "label"\n'
+    parts = '[splits]\ntrain = "*"\n[modalities.features]\ntable = "./clips.csv"\n'
+    path.write_text(f"{head}{parts}{columns}\n")
+    for labels in (["happy"], ["label", "happy"]):
+        said = message(path, label=labels)
+        assert "modalities.features: column " in said
+        assert "is a label that is predicted, expected features without it, as by exclude = [" in said
+    path.write_text(f'{head}{parts}exclude = ["happy", "label", "id"]\n')
+    (sample, *_) = corpus(path, label="happy").split("train")
+    assert sample.features["features"].shape == (1, 1)

@@ -38,6 +38,8 @@ class SampleList:
     splits: Sequence[Any] | None
     texts: Sequence[str | None] | None
     groups: Sequence[str | None] | None
+    answers: tuple[str, ...]
+    """Columns of the table that hold what is predicted."""
     further: Mapping[str, Sequence[float | str | None]]
     cells: Mapping[str, Sequence[Any]]
     """The columns that patterns name, and the ids as ``id``."""
@@ -79,6 +81,7 @@ class SampleList:
             splits=known["split"],
             texts=_texts(known["text"]),
             groups=_texts(known["group"]),
+            answers=tuple(filter(None, [names["label"], *labels[1:]])),
             further={name: further_labels(columns[name]) for name in further},
             cells={name: columns[name] for name in patterned if name in columns} | {"id": ids},
         )

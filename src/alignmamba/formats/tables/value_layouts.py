@@ -2,6 +2,7 @@
 table.
 """
 
+import json
 import os
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,6 +20,7 @@ from alignmamba.formats.sequences.hdf5_process import HDF5Array
 from alignmamba.formats.tables.array_description import (
     Description,
     ModalityPart,
+    SamplesPart,
     any_of,
     filled,
     placeholders,
@@ -55,7 +57,7 @@ def opened(arrays: Arrays, name: str, description: Description, samples: SampleL
         return _Files(arrays, where, modality, samples).values(description.files)
     if modality.values:
         return _from_array(arrays, where, modality, samples.ids)
-    return _from_table(where, modality, description.samples.id, samples)
+    return _from_table(where, modality, description.samples, samples)
 
 
 def _shaped(array: np.ndarray | None, modality: ModalityPart, place: str) -> np.ndarray | None:
@@ -337,13 +339,19 @@ def _bounds(
 # A table of all samples
 
 
-def _from_table(where: str, modality: ModalityPart, own: Sequence[str], samples: SampleList) -> Values:
+def _from_table(where: str, modality: ModalityPart, given: SamplesPart, samples: SampleList) -> Values:
     folder, ids = samples.path.parent, samples.ids
     path = table_path(folder, f"{where}.table", modality.table)
     try:
-        table = LongTable(path=path, inside=folder, id=_id_columns(path, modality, own), form=modality)
+        table = LongTable(path=path, inside=folder, id=_id_columns(path, modality, given.id), form=modality)
     except DataError as error:
         raise DataError(f"{where}: {error}") from error
+    shared = samples.answers if plain_path(modality.table) == plain_path(given.table) else ()
+    if answer := next((name for name in table.values if name in shared), ""):
+        raise DataError(
+            f"{where}: column {answer!r} is a label that is predicted, expected features without it, as by"
+            f" exclude = {json.dumps([answer], ensure_ascii=False)}"
+        )
     known = set(ids)
     if known.isdisjoint(table.runs):
         first = next(iter(table.runs), None)

@@ -77,6 +77,8 @@ def table(folder: Path, kind: str) -> Path:
         del columns["split"]
     if kind == "other splits":
         columns["split"] = ["one", "one", "two", "two", "two", "two"]
+    if kind == "one word":
+        columns["label"] = ["yes"] * 6
     if kind == "no label":
         del columns["label"]
     return csv(folder / "clips.csv", columns)
@@ -115,7 +117,7 @@ def arrays(folder: Path, kind: str) -> Path:
 
 TABLES = (
     "plain", "parquet", "npy per clip", "csv per clip", "two columns", "no names", "white space",
-    "names and white space", "no split", "other splits", "no label",
+    "names and white space", "no split", "other splits", "no label", "one word",
 )  # fmt: skip
 ARRAYS = ("npz", "objects", "no ids", "npy", "h5")
 
@@ -141,6 +143,8 @@ def test_what_init_writes_is_inspected(cli: Cli, tmp_path: Path, kind: str) -> N
         assert 'files = "audio/{video_id}/{clip_id}.npy"' in written.read_text()
         assert 'text = "text"' in written.read_text()
         assert 'group = "video_id"' in written.read_text()
+    if kind == "one word":
+        assert found["task"]["classes"] == ["yes", "not yes"]
     if kind == "csv per clip":
         assert found["splits"][0]["modalities"][0]["timed"]
         assert 'exclude = ["name"]' in written.read_text()

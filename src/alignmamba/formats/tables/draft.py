@@ -160,6 +160,9 @@ def _task(cells: Sequence[Any] | None) -> list[str]:
     called = sorted(set(map(str, known)))
     if len(called) >= 2 and any(number is None or number != number for number in map(label_number, known)):
         return ['kind = "classification"', f"classes = {_several(called)}"]
+    if called and None in map(label_number, known):
+        named = _several([called[0], f"not {called[0]}"])
+        return ['kind = "classification"', f"classes = {named}  # one is in the file: name the others"]
     numbers = _class_numbers(known)
     if len(numbers) >= 2:
         return [
@@ -225,6 +228,7 @@ def _of_table(path: Path, name: str) -> str:
         "splits": _splits(read.get(split)),
     }
     chosen = f"columns = {_several(numeric)}" if few else f"exclude = {_several(others)}  # all others"
+    chosen += ", of which none may be a label" if not few else "  # none of them may be a label"
     features = ["[modalities.features]  # one vector for each row", *table, id_line, chosen]
     return _composed(path, name, parts, modalities or features)
 

@@ -9,7 +9,8 @@ import pytest
 
 from alignmamba.contracts import Corpus, Task
 from alignmamba.data.archive import load_corpus, write_corpus
-from alignmamba.data.leading_target import LeadingConfig, led_as, led_by
+from alignmamba.data.further_targets import FurtherConfig
+from alignmamba.data.leading_target import LeadingConfig, led_as, led_by, several_labels
 from alignmamba.errors import ConfigError, DataError
 
 SENTIMENT = Task(kind="regression", label_range=(-3.0, 3.0), labels=("sentiment",))
@@ -118,6 +119,32 @@ def test_numbers_of_32_bits_are_ordered_classes(tmp_path: Path) -> None:
     led = led_by(made, LeadingConfig(kind="ordinal"))
     assert led.task.classes == ("-1", "-0.8", "-0.6", "-0.4", "-0.2", "0", "0.2", "0.4", "0.6", "0.8", "1")
     assert [sample.target for sample in led.split("train")] == [*range(11)]
+
+
+def test_labels_of_any_name_lead_and_follow(tmp_path: Path) -> None:
+    numbers: list[Any] = [-1.0, 1.0]
+    labels = dict.fromkeys(("tgt.x", "мнение", "1", "a" * 65), numbers)
+    split = {"features": {"sound": [np.ones((2, 1))] * 2}, "targets": numbers, "labels": labels}
+    made = write_corpus(tmp_path / "corpus", {"train": split}, task=Task(kind="regression"))
+    for name in labels:
+        assert led_by(made, LeadingConfig(labels=(name,))).task.labels == (name,)
+        assert led_by(made, LeadingConfig(labels=(name,), kind="multilabel")).task.classes == (name,)
+    task = led_by(made, LeadingConfig(labels=("tgt.x", "target", *list(labels)[1:]))).task
+    assert [(each.name, each.labels) for each in task.further] == [
+        ("target", ("target",)),
+        ("label-3", ("мнение",)),
+        ("label-4", ("1",)),
+        ("label-5", ("a" * 65,)),
+    ]
+    assert several_labels(task).startswith(
+        "several labels: tgt.x leads, further targets are target, label-3 (мнение), label-4 (1), "
+    )
+
+
+def test_a_label_is_named_once() -> None:
+    for config in (LeadingConfig, FurtherConfig):
+        with pytest.raises(ConfigError, match="labels: expected each name once, found 'happy' again"):
+            config(labels=("happy", "sad", "happy"))
 
 
 def test_nothing_asked_is_nothing_done(corpus: Corpus) -> None:

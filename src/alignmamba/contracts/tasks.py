@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from alignmamba.contracts.configs import Config
 
@@ -21,10 +21,21 @@ MOST_CLASSES = 100_000
 NO_CLASS = "none"
 """Word for a sample in which no class is there."""
 
+NAME_PATTERN = r"^[A-Za-z][A-Za-z0-9_-]{0,63}$"
 Name = Annotated[
     str,
-    Field(pattern=r"^[A-Za-z][A-Za-z0-9_-]{0,63}$", description="letters, digits, - and _, a letter first"),
+    Field(pattern=NAME_PATTERN, description="letters, digits, - and _, a letter first"),
 ]
+
+
+def _distinct(names: tuple[str, ...]) -> tuple[str, ...]:
+    twice = [name for at, name in enumerate(names) if name in names[:at]]
+    if twice:
+        raise ValueError(f"expected each name once, found {twice[0]!r} again")
+    return names
+
+
+DistinctNames = Annotated[tuple[str, ...], AfterValidator(_distinct)]
 
 
 class ModalitySpec(Config):

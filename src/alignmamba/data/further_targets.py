@@ -11,6 +11,7 @@ from pydantic import Field
 from alignmamba.contracts import (
     Config,
     Corpus,
+    DistinctNames,
     Name,
     Sample,
     Split,
@@ -35,7 +36,7 @@ class LabelConfig(Config):
     kind: TargetKind | None = None
     """Kind of the target; by default a classification where labels are words, a regression where they are
     numbers, and a multilabel where `labels` names several."""
-    labels: tuple[str, ...] = ()
+    labels: DistinctNames = ()
     """Labels of the corpus that hold it; by default the one of its own name."""
     classes: tuple[str, ...] = ()
     """Names of its classes, in order; by default those of train, of a multilabel the names of its labels."""

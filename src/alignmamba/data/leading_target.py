@@ -1,11 +1,12 @@
 """Leading target of a task, chosen among the labels of samples."""
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from alignmamba.contracts import Corpus, Role, Sample, Split, Target, Task
+from alignmamba.contracts import NAME_PATTERN, Corpus, DistinctNames, Role, Sample, Split, Target, Task
 from alignmamba.data.further_targets import (
     PRESENCE,
     FurtherConfig,
@@ -26,7 +27,7 @@ _UNNAMED = ("target",)
 class LeadingConfig(LabelConfig):
     """Options of the leading target."""
 
-    labels: tuple[str, ...] = ()
+    labels: DistinctNames = ()
     """Labels of the corpus that hold it, in place of its own target. Several that say what is there, in train
     by numbers from 0 on or by no and yes, are a multilabel; of others the first leads, and the rest are
     further targets."""
@@ -127,26 +128,38 @@ def leading(
         given.kind is None and plural and all(_is_presence(name, known) for name in given.labels)
     )
     own = {**given.model_dump(), "labels": given.labels if several else (first,)}
-    still = former is not None and first == (former.labels or _UNNAMED)[0] and former.kind != "multilabel"
-    if still and not several and given.is_plain and given.kind in (None, former.kind):
+    if former is not None and not several and _leads_as_before(first, given, former):
         own |= former.model_dump(include={"kind", "classes", "label_range", "sentiment"})
     target = target_of(REST, FurtherConfig(**own), known, modalities, where="leading")
-    added: dict[str, tuple[str, ...]] = {}
+    added: list[tuple[str, tuple[str, ...]]] = []
     if rest and not several:
         together = len(rest) > 1 and all(_is_presence(name, known) for name in rest)
-        added = {REST: tuple(rest)} if together else {name: (name,) for name in rest}
+        added = [(REST, tuple(rest))] if together else [(_target_name(name, rest), (name,)) for name in rest]
     others = [
         each
         for each in (former.further if former is not None else ())
-        if each.name not in added and (each.tokens or not set(each.labels) <= set(given.labels))
+        if each.name not in dict(added) and (each.tokens or not set(each.labels) <= set(given.labels))
     ]
     others += [
         target_of(name, FurtherConfig(labels=labels), known, modalities, where=f"leading.labels: {name}")
-        for name, labels in added.items()
+        for name, labels in added
     ]
     shared = Task.model_fields.keys() & Target.model_fields.keys()
     fields = {field: getattr(target, field) for field in shared}
     return Led(task=Task(**fields, further=tuple(others)), target=target)
+
+
+def _leads_as_before(first: str, given: LeadingConfig, former: Task) -> bool:
+    """True where the first label is all that led before, and the options ask for nothing else."""
+    same = (former.labels or _UNNAMED) == (first,) and given.kind in (None, former.kind)
+    return same and given.is_plain
+
+
+def _target_name(label: str, rest: Sequence[str]) -> str:
+    """Name of the further target of a label: its own, or for one that cannot name a target its place among
+    them all.
+    """
+    return label if re.fullmatch(NAME_PATTERN, label) else f"label-{rest.index(label) + 2}"
 
 
 def _is_presence(name: str, known: Sequence[Labels]) -> bool:

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, Protocol, TypeVar
 
 from pydantic import BeforeValidator, Field
 
-from alignmamba.contracts import Config, Role, Task
+from alignmamba.contracts import Config, DistinctNames, Role, Task
 from alignmamba.data.inspection import repeats
 from alignmamba.data.user_arrays import SplitArrays
 from alignmamba.errors import DataError
@@ -38,6 +38,10 @@ class NeedsOptionError(DataError):
         super().__init__(message)
         self.option = option
         """Option of `alignmamba convert` that resolves it."""
+
+
+class UnknownLabelError(DataError):
+    """Files that have no label of a name that is asked for."""
 
 
 FaultRow = tuple[str, str, str, int]
@@ -130,7 +134,7 @@ def _several(given: Any) -> Any:
 class LabelOptions(ReadOptions):
     """Options to read a file that may have several labels."""
 
-    label: Annotated[tuple[str, ...], BeforeValidator(_several), Field(title="NAME [NAME ...]")] = ()
+    label: Annotated[DistinctNames, BeforeValidator(_several), Field(title="NAME [NAME ...]")] = ()
     """Label to read, by default the format's first; several become one target, or a target and further ones.
     """
 

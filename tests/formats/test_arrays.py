@@ -660,9 +660,7 @@ def test_one_word_alone_is_no_label(written: Path) -> None:
         corpus(written, label="word")
 
 
-@pytest.mark.parametrize(
-    "columns", ['columns = ["f", "happy"]', 'columns = ["*"]', ""]
-)
+@pytest.mark.parametrize("columns", ['columns = ["f", "happy"]', 'columns = ["*"]', ""])
 def test_a_label_is_no_feature_of_the_same_table(columns: str, tmp_path: Path) -> None:
     rows = [f"{row},{row % 2},{row % 3},{row / 8}" for row in range(8)]
     (tmp_path / "clips.csv").write_text("\n".join(["id,label,happy,f", *rows]))

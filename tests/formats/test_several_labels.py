@@ -9,12 +9,15 @@ from typing import Any
 import layouts_pickled
 import numpy as np
 import pytest
+from damaging import seed
 
 from alignmamba import load_corpus
 from alignmamba.cli.main import main
 from alignmamba.data.leading_target import LeadingConfig, led_by
+from alignmamba.formats import FORMATS
 from alignmamba.formats.conversion import convert
-from alignmamba.formats.foreign import LabelOptions
+from alignmamba.formats.foreign import LabelOptions, UnknownLabelError
+from alignmamba.formats.known_formats import any_options
 
 
 def sims() -> dict[str, Any]:
@@ -201,6 +204,33 @@ def test_a_kind_decides_over_the_numbers_of_the_file(
     assert "several labels: happy leads, further targets are sad" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("labels", [["happy"], ["happy", "sad"]])
+def test_a_file_without_the_labels_is_predicted_and_not_scored(
+    labels: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("ALIGNMAMBA_CACHE", str(tmp_path / "cache"))
+    file, other, run, said = (tmp_path / name for name in ("mosei.pkl", "mosi.pkl", "run", "said.csv"))
+    file.write_bytes(pickle.dumps(mosei()))
+    other.write_bytes(pickle.dumps(layouts_pickled.mult()[0]))
+    trained(file, run, *labels)
+    assert main(["predict", str(run), "--data", str(other), "--out", str(said)]) == 0
+    with said.open() as table:
+        rows = list(csv.DictReader(table))
+    assert len(rows) == sum(len(part["id"]) for part in layouts_pickled.mult()[0].values())
+    assert not [row for row in rows if any(value for name, value in row.items() if "target" in name)]
+    capsys.readouterr()
+    assert main(["evaluate", str(run), "--data", str(other)]) == 2
+    assert f"{other}: no label 'happy', expected one of ['labels']" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_every_reader_says_that_a_label_is_not_there(form: str, tmp_path: Path) -> None:
+    sources = seed(form, tmp_path / "seed").sources
+    for asked in (("absent",), ("absent", "missing")):
+        with pytest.raises(UnknownLabelError, match="label"):
+            convert(form, sources, tmp_path / "corpus", any_options()(label=asked))
+
+
 def test_classes_no_and_yes_of_a_table_are_presence(tmp_path: Path) -> None:
     rows = [f"{row},{role},{row % 2},{('no', 'yes')[row % 2]},{row % 3},{row}" for row, role in roles()]
     (tmp_path / "table.csv").write_text("\n".join(["id,split,happy,calm,sad,f", *rows]))
@@ -220,6 +250,7 @@ def test_classes_no_and_yes_of_a_table_are_presence(tmp_path: Path) -> None:
     [
         (["happy", "joy"], "label 'joy': expected some of"),
         (["joy"], "label 'joy': expected one of"),
+        (["happy", "happy"], "leading.labels: expected each name once, found 'happy' again"),
         (["1"], "label '1': expected one of ['sentiment', "),
         (["happy", "2"], "label '2': expected some of happy, sentiment, "),
     ],
@@ -237,5 +268,5 @@ def test_labels_that_a_file_lacks_are_refused_in_one_line(
     assert main(["train", "--data", str(file), "--label", *labels, "--out", str(tmp_path / "run")]) == 2
     error = capsys.readouterr().err.splitlines()[-1]
     assert said in error
-    assert str(file) in error
+    assert str(file) in error or labels[0] in labels[1:]
     assert not (tmp_path / "run").exists()

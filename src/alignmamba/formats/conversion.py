@@ -23,6 +23,7 @@ from alignmamba.formats.foreign import (
     LabelOptions,
     NeedsOptionError,
     ReadOptions,
+    UnknownLabelError,
     faults_in_words,
 )
 from alignmamba.formats.known_formats import AUTO, check_source, detect, own_options, reader_of
@@ -241,7 +242,8 @@ def _naming(sources: Sequence[Path]) -> Iterator[None]:
             raise
         if isinstance(error, NeedsOptionError):
             raise NeedsOptionError(f"{names}: {error}", option=error.option) from error
-        raise DataError(f"{names}: {error}") from error
+        kind = UnknownLabelError if isinstance(error, UnknownLabelError) else DataError
+        raise kind(f"{names}: {error}") from error
     except OSError as error:
         raise unreadable(error, names) from error
 

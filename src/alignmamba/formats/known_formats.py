@@ -9,7 +9,7 @@ from pydantic import create_model
 from alignmamba.data.storage import MANIFEST, check_path
 from alignmamba.errors import DataError
 from alignmamba.formats import FORMATS
-from alignmamba.formats.foreign import Reader, ReadOptions
+from alignmamba.formats.foreign import Reader, ReadOptions, UnknownLabelError
 from alignmamba.formats.pickles.pickle_glimpse import refused_global
 from alignmamba.formats.tables.array_description import described
 from alignmamba.formats.tables.draft import refuse_undescribed
@@ -47,7 +47,7 @@ def own_options(format: str, options: ReadOptions) -> Any:
     given = {name: value for name, value in options if value != defaults[name].default}
     for name in given:
         if name not in own.model_fields:
-            raise DataError(
+            raise (UnknownLabelError if name == "label" else DataError)(
                 f"{name} (--{name}): the format {format} does not read it, only {', '.join(takers(name))}"
             )
     return own(**given)

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Final
 
-from alignmamba.errors import DataError
+from alignmamba.formats.foreign import UnknownLabelError
 
 EMOTIONS: Final = ("happy", "sad", "anger", "surprise", "disgust", "fear")
 """Emotions of CMU-MOSEI in the order of its SDK, after the sentiment."""
@@ -13,10 +13,10 @@ def column_of(wanted: str, names: Sequence[str], where: str) -> int:
     """Place of the label of that name; the first if nothing is asked for.
 
     Raises:
-        DataError: If there is none; the message begins with `where`.
+        UnknownLabelError: If there is none; the message begins with `where`.
     """
     if not wanted:
         return 0
     if wanted in names:
         return names.index(wanted)
-    raise DataError(f"{where}: label {wanted!r}: expected one of {list(names)}")
+    raise UnknownLabelError(f"{where}: label {wanted!r}: expected one of {list(names)}")

@@ -12,7 +12,7 @@ from alignmamba.data.leading_target import LeadingConfig, Led, leading, several_
 from alignmamba.data.user_arrays import SplitArrays
 from alignmamba.data.validity import plain_scalar
 from alignmamba.errors import ConfigError, DataError, shown
-from alignmamba.formats.foreign import Foreign
+from alignmamba.formats.foreign import Foreign, UnknownLabelError
 
 
 def led_by_labels(foreign: Foreign, names: Sequence[str], *, kind: TargetKind | None = None) -> Foreign:
@@ -46,7 +46,7 @@ def refuse_unknown_labels(foreign: Foreign, names: Sequence[str]) -> None:
     others = dict.fromkeys(name for split in foreign.splits.values() for name in split.labels)
     for name in names[1:]:
         if name not in others:
-            raise DataError(f"label {name!r}: expected some of {', '.join((names[0], *others))}")
+            raise UnknownLabelError(f"label {name!r}: expected some of {', '.join((names[0], *others))}")
 
 
 def led_in_file(

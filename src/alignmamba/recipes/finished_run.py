@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -15,6 +16,7 @@ from alignmamba.data.missing_protocols import MissingConfig, WithheldSplit, only
 from alignmamba.errors import CheckpointError, ConfigError, DataError
 from alignmamba.evaluation.metrics import nonfinite_problem, score
 from alignmamba.evaluation.thresholds import in_words
+from alignmamba.formats.foreign import UnknownLabelError
 from alignmamba.models.network import Network
 from alignmamba.recipes.assembly import (
     Nonfinite,
@@ -125,11 +127,13 @@ def load_run(
     nonfinite: Nonfinite | None = None,
     rename: Mapping[str, str] = {},
     ignore: Sequence[str] = (),
+    labelled: bool = False,
 ) -> LoadedRun:
     """A finished run, or its directory, and the corpus to score it on: its own, where that lies now, or
-    another. Arguments are those of `evaluate`; an `AlignMambaError` if they cannot be used.
+    another. Arguments are those of `evaluate`; an `AlignMambaError` if they cannot be used. A file without
+    the labels of the run is refused if it has to be `labelled`, and else read without targets.
     """
-    loaded = _loaded(run, data, nonfinite, rename, ignore)
+    loaded = _loaded(run, data, nonfinite, rename, ignore, labelled=labelled)
     if any(map(is_labelled, loaded.corpus.splits.values())):
         _check_task(loaded.model, loaded.corpus)
     return loaded
@@ -141,14 +145,21 @@ def _loaded(
     nonfinite: Nonfinite | None,
     rename: Mapping[str, str],
     ignore: Sequence[str],
+    *,
+    labelled: bool = False,
 ) -> LoadedRun:
     """Load a run as `load_run`, for a corpus that may have another task."""
     ready = run if isinstance(run, OpenedRun) else OpenedRun.open(run)
     found, config, model = ready.stored, ready.config, ready.model
     called = {new: old for old, new in rename.items()}
     means = {called.get(name, name): mean.numpy() for name, mean in model.training_means().items()}
-    labels = config.leading.labels
-    corpus = corpus_at(data or own_data(config), nonfinite or config.nonfinite, labels=labels, means=means)
+    place, read = data or own_data(config), partial(corpus_at, means=means)
+    try:
+        corpus = read(place, nonfinite or config.nonfinite, labels=config.leading.labels)
+    except UnknownLabelError:
+        if labelled:
+            raise
+        corpus = read(place, nonfinite or config.nonfinite)
     if data is None:
         check_unchanged(found, corpus, config)
     trained_on = corpus.checksum == found.identity().get("corpus", {}).get("checksum")
@@ -233,7 +244,7 @@ def evaluate(
     _check_role(split)
     if drop and missing is not None:
         raise ConfigError("drop: found missing too; choose one of them")
-    loaded = load_run(run, data=data, nonfinite=nonfinite, rename=rename, ignore=ignore)
+    loaded = load_run(run, data=data, nonfinite=nonfinite, rename=rename, ignore=ignore, labelled=True)
     corpus = loaded.corpus
     kept = _without(loaded.modalities, drop)
     rows = corpus.split(split)

@@ -14,10 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from alignmamba.data.user_arrays import SplitArrays
-from alignmamba.errors import DataError
 from alignmamba.formats.exporting.mmsa_layout import JOINT, video_of
 from alignmamba.formats.folds import SPLIT_NAMES
-from alignmamba.formats.foreign import Faults, Foreign
+from alignmamba.formats.foreign import Faults, Foreign, UnknownLabelError
 from alignmamba.formats.pickles.label_columns import label_columns
 from alignmamba.formats.pickles.padded_layout import PaddedLayout, PaddedOptions
 from alignmamba.formats.pickles.pickle_glimpse import glimpse
@@ -61,7 +60,7 @@ def read(sources: Sequence[Path], options: Options) -> Foreign:
     asked = "" if options.first_label == _LABEL else options.first_label
     several = label_columns(content, _LABEL, asked)
     if asked and several is None:
-        raise DataError(f"{path}: no label {asked!r}, expected one of {[_LABEL]}")
+        raise UnknownLabelError(f"{path}: no label {asked!r}, expected one of {[_LABEL]}")
     fields = {name: name for name in MODALITIES if name in content.names}
     layout = PaddedLayout(content, fields, options.padding, usual="front")
     task, targets = content.scores() if several is None else (several.task, several.targets)

@@ -11,7 +11,7 @@ import numpy as np
 from alignmamba.contracts import ROLES, Role, Task
 from alignmamba.errors import DataError
 from alignmamba.formats.folds import SPLIT_NAMES
-from alignmamba.formats.foreign import Faults
+from alignmamba.formats.foreign import Faults, UnknownLabelError
 from alignmamba.formats.pickles.pickle_machine import read_pickle
 from alignmamba.formats.pickles.pickled_values import (
     as_list,
@@ -164,11 +164,11 @@ class SplitTable:
         strangers = [name for name in self.fields if name not in known]
         _refuse_near_names(self.where, strangers, [name for name in known if name not in table])
         if label not in names.labels:
-            raise DataError(f"{self.where}: no label {label!r}, expected one of {list(names.labels)}")
+            raise UnknownLabelError(f"{self.where}: no label {label!r}, expected one of {list(names.labels)}")
         self.labels = [name for name in self.fields if name in names.labels]
         """The fields of labels that are there."""
         if self.labels and label not in self.labels:
-            raise DataError(f"{self.where}: no label {label!r}, only {self.labels}")
+            raise UnknownLabelError(f"{self.where}: no label {label!r}, only {self.labels}")
         own = [name for name in known if name in self.fields]
         if not own:
             raise DataError(
@@ -241,7 +241,7 @@ class ParallelFields:
         """The fields that are there."""
         self.labelled = {role: part for role, part in self.splits.items() if part.labels}
         if label and not self.labelled:
-            raise DataError(f"{path}: expected label {label!r}, found no label in any split")
+            raise UnknownLabelError(f"{path}: expected label {label!r}, found no label in any split")
 
     def _refuse_different(self, known: Sequence[str]) -> None:
         """Refuse a field of the format that is missing from a split; a split may be unlabelled."""

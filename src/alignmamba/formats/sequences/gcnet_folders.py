@@ -15,7 +15,7 @@ from alignmamba.contracts import ROLES, Role, Task
 from alignmamba.data.user_arrays import SplitArrays
 from alignmamba.errors import DataError
 from alignmamba.formats.folds import FoldOptions, folds_beside, left_out, roles_by_folds, split_roles
-from alignmamba.formats.foreign import Faults, Foreign, refuse_shared_features
+from alignmamba.formats.foreign import Faults, Foreign, UnknownLabelError, refuse_shared_features
 from alignmamba.formats.pickles.pickled_labels import npz_table, pickled_table
 from alignmamba.formats.plain_files import LazyRows, hinted, npz_keys, one_line, open_npy, open_npz
 from alignmamba.formats.sequences.modality_names import as_modality, told_by
@@ -326,7 +326,7 @@ def _checked_names(path: Path, names: Sequence[str], label: str) -> Sequence[str
     if not lower & set(_ID):
         raise DataError(f"{path}: expected a column {_ID[0]!r} of the utterances, found {list(names)[:20]}")
     if label and label not in names:
-        raise DataError(f"{path}: label {label!r}: expected one of the columns {list(names)[:20]}")
+        raise UnknownLabelError(f"{path}: label {label!r}: expected one of the columns {list(names)[:20]}")
     return names
 
 

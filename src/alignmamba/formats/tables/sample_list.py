@@ -8,9 +8,11 @@ from typing import Any
 from alignmamba.contracts import MOST_CLASSES, Task
 from alignmamba.data.classes import Classes
 from alignmamba.errors import DataError
+from alignmamba.formats.foreign import UnknownLabelError
 from alignmamba.formats.tables.array_description import Description, placeholders
 from alignmamba.formats.tables.foreign_tables import (
     ROW_NUMBER,
+    column_names,
     further_labels,
     is_absent,
     is_missing,
@@ -53,7 +55,7 @@ class SampleList:
         """
         given = description.samples
         if labels and not given.table:
-            raise DataError(
+            raise UnknownLabelError(
                 f"{path}: expected samples.table with a column {labels[0]!r} for the label, found no table"
             )
         names = {kind: getattr(given, kind) for kind in _KINDS} | ({"label": labels[0]} if labels else {})
@@ -63,24 +65,28 @@ class SampleList:
         columns: dict[str, list[Any]] = {}
         if given.table:
             table = table_path(path.parent, f"{path}: samples.table", given.table)
+            known = column_names(table, inside=path.parent, form=given)
+            for name in labels:
+                if name not in known:
+                    raise UnknownLabelError(f"{table}: expected a column {name!r}, found {known[:20]}")
             columns = read_columns(table, list(dict.fromkeys(wanted)), inside=path.parent, form=given)
         ids = _ids(path, description, columns, arrays)
-        known: dict[str, Any] = dict.fromkeys(_KINDS)
+        facts: dict[str, Any] = dict.fromkeys(_KINDS)
         for kind, kinds in _KINDS.items():
             if names[kind]:
-                known[kind] = columns[names[kind]]
+                facts[kind] = columns[names[kind]]
             elif array := getattr(given, f"{kind}s"):
                 where = f"{path}: samples.{kind}s"
-                known[kind] = arrays.listed(where, array, kinds=kinds, size=len(ids))
+                facts[kind] = arrays.listed(where, array, kinds=kinds, size=len(ids))
         column = f"{path.parent / given.table}: column {names['label']!r}"
         return cls(
             path=path,
             ids=ids,
-            labels=known["label"],
+            labels=facts["label"],
             places=column if names["label"] else f"{path}: samples.labels",
-            splits=known["split"],
-            texts=_texts(known["text"]),
-            groups=_texts(known["group"]),
+            splits=facts["split"],
+            texts=_texts(facts["text"]),
+            groups=_texts(facts["group"]),
             answers=tuple(filter(None, [names["label"], *labels[1:]])),
             further={name: further_labels(columns[name]) for name in further},
             cells={name: columns[name] for name in patterned if name in columns} | {"id": ids},

@@ -155,8 +155,6 @@ def test_nothing_asked_is_nothing_done(corpus: Corpus) -> None:
 def test_labels_that_are_not_there_or_do_not_fit_are_refused(corpus: Corpus) -> None:
     with pytest.raises(ConfigError, match="leading: no training sample has a label 'anger', expected one of"):
         led_by(corpus, LeadingConfig(labels=("anger",)))
-    with pytest.raises(ConfigError, match=r"leading\.labels: names must be distinct"):
-        led_by(corpus, LeadingConfig(labels=("mood", "mood")))
     with pytest.raises(DataError, match="label 'mood': found 'up', expected a number"):
         led_by(corpus, LeadingConfig(labels=("mood", "happy"), kind="multilabel"))
 

@@ -249,9 +249,8 @@ def test_pickled_tables_run_nothing(folder: Path, tmp_path: Path) -> None:
 
 def test_what_does_not_fit_is_refused(folder: Path) -> None:
     features = folder / "features"
-    assert "label 'absent': expected one of the columns ['name', 'emo', 'split', 'video']" in message(
-        folder, label="absent"
-    )
+    for name in ("absent", "video", "name", "split"):
+        assert f"label {name!r}: expected one of the columns ['emo']" in message(folder, label=name)
     (features / "roberta-UTT").mkdir()
     np.save(features / "roberta-UTT" / "ses1_u0.npy", np.zeros(3))
     assert "roberta-UTT: is text, as" in message(folder)
@@ -374,3 +373,18 @@ def test_features_of_no_utterance_are_counted(folder: Path) -> None:
         in notes
     )
     assert "1 entries of manet-FRA (vision) are of no utterance and were dropped, 'nobody' first." in notes
+
+
+def test_columns_that_are_asked_for_are_further_labels(folder: Path) -> None:
+    table = folder / "label-3way.csv"
+    head, *rows = table.read_text().splitlines()
+    lines = [f"{head},mood,calm", *(f"{row},{at % 2},{at / 4}" for at, row in enumerate(rows))]
+    table.write_text("\n".join(lines))
+    plain = converted(folder).corpus.split("train")
+    assert [dict(sample.labels) for sample in plain] == [{}] * len(plain)
+    corpus = converted(folder, label=("mood", "calm")).corpus
+    assert (corpus.task.kind, corpus.task.classes) == ("multilabel", ("mood", "calm"))
+    assert {name for sample in corpus.split("train") for name in sample.labels} == {"emo"}
+    led = converted(folder, label=("emo", "calm")).corpus
+    assert (led.task.classes, [each.name for each in led.task.further]) == (layout.CLASSES, ["calm"])
+    assert [sample.target for sample in led.split("train")] == [sample.target for sample in plain]

@@ -16,10 +16,10 @@ from alignmamba.data.further_targets import (
     value_of,
 )
 from alignmamba.data.views import ChangedSplit
-from alignmamba.errors import ConfigError
 
 REST = "labels"
 """Name of the further target that several labels of presence beside a leading one are."""
+_PRESENCES = (PRESENCE, ("0", "1"))
 _UNNAMED = ("target",)
 """Name of a target in a corpus that does not name it."""
 
@@ -122,8 +122,6 @@ def leading(
         ConfigError: If no sample has such a label, or the options do not fit the labels.
     """
     (first, *rest), plural = given.labels, len(given.labels) > 1
-    if len(set(given.labels)) < len(given.labels):
-        raise ConfigError("leading.labels: names must be distinct")
     several = given.kind == "multilabel" or (
         given.kind is None and plural and all(_is_presence(name, known) for name in given.labels)
     )
@@ -176,7 +174,7 @@ def with_own_target(sample: Sample, task: Task) -> Sample:
     own: dict[str, Any] = {names[0]: value}
     if isinstance(value, tuple):
         own = {name: each for name, each in zip(names, value, strict=False) if not math.isnan(each)}
-    elif task.has_one_class and task.classes != PRESENCE:
+    elif task.has_one_class and task.classes not in _PRESENCES:
         own = {names[0]: task.words(value)}
     return replace(sample, labels={**sample.labels, **own})
 

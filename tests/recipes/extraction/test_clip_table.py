@@ -131,11 +131,11 @@ def test_words_are_classes_and_numbers_are_scores(tmp_path: Path) -> None:
         ("file,x\na.mp4,1\n", {"labels": ("x", "mood")}, "expected a column 'mood', found ['file', 'x']"),
         ("file,x,y\na.mp4,1,\n", {"labels": ("x", "y")}, "label 'y': expected some of x"),
         (
-            "file,x,y\na.mp4,1,0\nb.mp4,0,yes\n",
+            "file,x,y\na.mp4,1,0\nb.mp4,0,maybe\n",
             {"labels": ("x", "y"), "kind": "multilabel"},
-            "sample 'b', label 'y': found 'yes', expected a number",
+            "sample 'b', label 'y': found 'maybe', expected a number",
         ),
-        ("file,x\na.mp4,1\n", {"labels": ("x", "x")}, "labels: names must be distinct"),
+        ("file,x\na.mp4,1\n", {"labels": ("x", "X")}, "classes: names must be distinct"),
         (
             "file,x\na.mp4,low\nb.mp4,high\n",
             {"labels": ("x",), "kind": "ordinal"},

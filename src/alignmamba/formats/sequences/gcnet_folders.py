@@ -41,6 +41,7 @@ _ID = ("id", "name", "utterance", "utterance_id")
 _LABEL = ("label", "emo", "emotion", "val", "sentiment")
 _SPLIT = ("split", "set", "mode", "fold")
 _CONVERSATION = ("conversation", "dialogue", "dialogue_id", "video", "video_id")
+_FACTS = (*_ID, *_SPLIT, *_CONVERSATION)
 _MOST_CLASSES = 32
 _PICKLES = (".pkl", ".pickle")
 # Pieces of the names of MERBench's features, asked for in this order.
@@ -67,7 +68,7 @@ def files(path: Path) -> Sequence[Path]:
     followed.
     """
     table, folders = _parts([path])
-    ids = _column(_columns(table, Faults(), ""), _ID) or []
+    ids = _column(_columns(table, Faults(), ()), _ID) or []
     found = [table, *folds_beside(table.parent)]
     places = (_place(folder, str(identity)) for folder in folders.values() for identity in ids)
     for place in filter(None, places):
@@ -79,7 +80,7 @@ def read(sources: Sequence[Path], options: Options) -> Foreign:
     """Open the folders of one corpus: the folder, or `NAME=FOLDER` for each modality and `labels=FILE`."""
     path, folders = _parts(sources)
     faults = Faults()
-    table = _Table.of(path, _columns(path, faults, options.first_label), options.first_label)
+    table = _Table.of(path, _columns(path, faults, options.label), options.label)
     task, targets = _task(path, table.labels)
     roles, notes = _roles(path, table, options, labelled=targets is not None)
     if targets is None:
@@ -270,10 +271,10 @@ class _Table:
     """Columns of labels that are not the one that is predicted."""
 
     @classmethod
-    def of(cls, path: Path, columns: Mapping[str, list[Any]], label: str) -> "_Table":
+    def of(cls, path: Path, columns: Mapping[str, list[Any]], asked: Sequence[str]) -> "_Table":
         ids = _column(columns, _ID) or []
         empty = [None] * len(ids)
-        labels = columns[label] if label else (_column(columns, _LABEL) or empty)
+        labels = columns[asked[0]] if asked else (_column(columns, _LABEL) or empty)
         splits = _column(columns, _SPLIT) or empty
         conversations = _column(columns, _CONVERSATION) or empty
         found = [len(ids), len(labels), len(splits), len(conversations)]
@@ -291,7 +292,11 @@ class _Table:
             labels=labels,
             splits=splits,
             conversations=["" if is_missing(cell) else str(cell) for cell in conversations],
-            further={name: further_labels(each) for name, each in others.items() if name.lower() in _LABEL},
+            further={
+                name: further_labels(each)
+                for name, each in others.items()
+                if name in asked or name.lower() in _LABEL
+            },
         )
 
     def name(self, row: int) -> str:
@@ -305,28 +310,30 @@ class _Table:
         return sorted(range(len(places)), key=places.__getitem__)
 
 
-def _columns(path: Path, faults: Faults, label: str) -> dict[str, list[Any]]:
-    """The columns of a table of labels, those alone that are looked at where the table allows it; `label` is
-    a further one.
+def _columns(path: Path, faults: Faults, asked: Sequence[str]) -> dict[str, list[Any]]:
+    """The columns of a table of labels, those alone that are looked at where the table allows it; labels that
+    are `asked` for are further ones.
     """
     if path.suffix.lower() not in (".npz", *_PICKLES):
-        names = _checked_names(path, column_names(path), label)
-        wanted = {*_ID, *_LABEL, *_SPLIT, *_CONVERSATION}
+        names = _checked_names(path, column_names(path), asked)
+        wanted = {*_LABEL, *_FACTS}
         note_open_end(path, faults)
-        return read_columns(path, [name for name in names if name.lower() in wanted or name == label])
+        return read_columns(path, [name for name in names if name.lower() in wanted or name in asked])
     is_pickle = path.suffix.lower() in _PICKLES
     columns = pickled_table(path, faults) if is_pickle else npz_table(path, faults) or _npz_columns(path)
-    _checked_names(path, list(columns), label)
+    _checked_names(path, list(columns), asked)
     return columns
 
 
-def _checked_names(path: Path, names: Sequence[str], label: str) -> Sequence[str]:
-    """The names of the columns, among which there must be the ids, and the label that was asked for."""
+def _checked_names(path: Path, names: Sequence[str], asked: Sequence[str]) -> Sequence[str]:
+    """The names of the columns, among which there must be the ids, and the labels that are asked for."""
     lower = {name.lower() for name in names}
     if not lower & set(_ID):
         raise DataError(f"{path}: expected a column {_ID[0]!r} of the utterances, found {list(names)[:20]}")
-    if label and label not in names:
-        raise UnknownLabelError(f"{path}: label {label!r}: expected one of the columns {list(names)[:20]}")
+    labels = [name for name in names if name.lower() not in _FACTS]
+    for name in asked:
+        if name not in labels:
+            raise UnknownLabelError(f"{path}: label {name!r}: expected one of the columns {labels[:20]}")
     return names
 
 

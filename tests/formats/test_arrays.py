@@ -675,3 +675,20 @@ def test_a_label_is_no_feature_of_the_same_table(columns: str, tmp_path: Path) -
     path.write_text(f'{head}{parts}exclude = ["happy", "label", "id"]\n')
     (sample, *_) = corpus(path, label="happy").split("train")
     assert sample.features["features"].shape == (1, 1)
+
+
+def test_a_range_of_the_first_of_several_labels_is_kept_and_repaired(written: Path) -> None:
+    table = (written.parent / "samples.csv").read_text().splitlines()
+    rows = [line.replace("2.25", "3.5") for line in table[1:]]
+    (written.parent / "samples.csv").write_text(
+        "\n".join([table[0] + ",warmth", *(f"{line},{row - 2}" for row, line in enumerate(rows))])
+    )
+    several = ("label", "warmth")
+    clipped = corpus(written, label=several, clip_labels=True)
+    assert (clipped.task.label_range, clipped.task.is_sentiment) == ((-3.0, 3.0), True)
+    assert [target.name for target in clipped.task.further] == ["warmth"]
+    assert [sample.target for sample in clipped.split("train")] == [0.5, -1.0, 3.0, 3.0]
+    shutil.rmtree(written.parent / "out")
+    assert "3.5" in message(written, label=several)
+    found = inspect_foreign(written, arrays.Options(label=several))
+    assert "label out of range" in [fault[0] for fault in found.faults]

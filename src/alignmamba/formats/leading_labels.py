@@ -36,7 +36,8 @@ def led_by_labels(foreign: Foreign, names: Sequence[str], *, kind: TargetKind | 
     modalities = list(dict.fromkeys(name for split in foreign.splits.values() for name in split.features))
     given = LeadingConfig(labels=tuple(names), kind=kind)
     led = led_in_file(given, known, modalities=modalities, former=task)
-    splits = {role: _led(split, rows[role], led) for role, split in foreign.splits.items()}
+    any_range = replace(led, target=led.target.model_copy(update={"label_range": None}))  # repairs check it
+    splits = {role: _led(split, rows[role], any_range) for role, split in foreign.splits.items()}
     note = several_labels(led.task)
     return replace(foreign, task=led.task, splits=splits, notes=(*foreign.notes, note))
 

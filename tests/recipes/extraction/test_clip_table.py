@@ -135,7 +135,7 @@ def test_words_are_classes_and_numbers_are_scores(tmp_path: Path) -> None:
             {"labels": ("x", "y"), "kind": "multilabel"},
             "sample 'b', label 'y': found 'maybe', expected a number",
         ),
-        ("file,x\na.mp4,1\n", {"labels": ("x", "X")}, "classes: names must be distinct"),
+        ("file,x\na.mp4,1\n", {"labels": ("x", "X")}, "labels: expected each name once"),
         (
             "file,x\na.mp4,low\nb.mp4,high\n",
             {"labels": ("x",), "kind": "ordinal"},

@@ -107,14 +107,21 @@ def several_labels(task: Task) -> str:
 
 
 def leading(
-    given: LeadingConfig, known: Sequence[Labels], modalities: Sequence[str], *, former: Task | None = None
+    given: LeadingConfig,
+    known: Sequence[Labels],
+    modalities: Sequence[str],
+    *,
+    roles: Sequence[Role | None] | None = None,
+    former: Task | None = None,
 ) -> Led:
     """The task that labels lead, by what samples have of them.
 
     Args:
         given: The labels, one or more, and options of the target.
-        known: Labels of each sample of train.
+        known: Labels of each sample, whose words are classes.
         modalities: Those that a target may belong to.
+        roles: Splits of the samples. Train alone decides whether several labels are one target, unless it has
+            none of them; by default all samples are of train.
         former: The task that there is: its further targets of other labels are kept, and its kind, classes
             and range where its label still leads.
 
@@ -122,8 +129,9 @@ def leading(
         ConfigError: If no sample has such a label, or the options do not fit the labels.
     """
     (first, *rest), plural = given.labels, len(given.labels) > 1
+    train = known if roles is None else _of_train(given.labels, known, roles)
     several = given.kind == "multilabel" or (
-        given.kind is None and plural and all(_is_presence(name, known) for name in given.labels)
+        given.kind is None and plural and all(_is_presence(name, train) for name in given.labels)
     )
     own = {**given.model_dump(), "labels": given.labels if several else (first,)}
     if former is not None and not several and _leads_as_before(first, given, former):
@@ -131,7 +139,7 @@ def leading(
     target = target_of(REST, FurtherConfig(**own), known, modalities, where="leading")
     added: list[tuple[str, tuple[str, ...]]] = []
     if rest and not several:
-        together = len(rest) > 1 and all(_is_presence(name, known) for name in rest)
+        together = len(rest) > 1 and all(_is_presence(name, train) for name in rest)
         added = [(REST, tuple(rest))] if together else [(_target_name(name, rest), (name,)) for name in rest]
     others = [
         each
@@ -158,6 +166,14 @@ def _target_name(label: str, rest: Sequence[str]) -> str:
     them all.
     """
     return label if re.fullmatch(NAME_PATTERN, label) else f"label-{rest.index(label) + 2}"
+
+
+def _of_train(
+    names: Sequence[str], known: Sequence[Labels], roles: Sequence[Role | None]
+) -> Sequence[Labels]:
+    """Labels of the samples of train, or of all where train has none of these."""
+    train = [labels for labels, role in zip(known, roles, strict=True) if role == "train"]
+    return train if any(name in labels for labels in train for name in names) else known
 
 
 def _is_presence(name: str, known: Sequence[Labels]) -> bool:

@@ -17,8 +17,7 @@ from alignmamba.formats.foreign import Foreign, UnknownLabelError
 
 def led_by_labels(foreign: Foreign, names: Sequence[str], *, kind: TargetKind | None = None) -> Foreign:
     """The content of a file that was read with the first of these labels as its target, led by all of them:
-    as a multilabel, or by the first with the rest as further targets, see `LeadingConfig`. Labels of train
-    decide, as in a corpus, and those of all samples where train has none of them.
+    as a multilabel, or by the first with the rest as further targets, see `LeadingConfig`.
 
     Args:
         foreign: The content.
@@ -30,12 +29,11 @@ def led_by_labels(foreign: Foreign, names: Sequence[str], *, kind: TargetKind | 
     """
     task = foreign.task if foreign.task.labels else foreign.task.model_copy(update={"labels": (names[0],)})
     rows = {role: _samples(role, split, task) for role, split in foreign.splits.items()}
-    train = [sample.labels for sample in rows.get("train", ())]
-    everywhere = [sample.labels for samples in rows.values() for sample in samples]
-    known = train if any(name in labels for labels in train for name in names) else everywhere
+    roles = [role for role, samples in rows.items() for _ in samples]
+    known = [sample.labels for samples in rows.values() for sample in samples]
     modalities = list(dict.fromkeys(name for split in foreign.splits.values() for name in split.features))
     given = LeadingConfig(labels=tuple(names), kind=kind)
-    led = led_in_file(given, known, modalities=modalities, former=task)
+    led = led_in_file(given, known, roles, modalities=modalities, former=task)
     any_range = replace(led, target=led.target.model_copy(update={"label_range": None}))  # repairs check it
     splits = {role: _led(split, rows[role], any_range) for role, split in foreign.splits.items()}
     note = several_labels(led.task)
@@ -53,6 +51,7 @@ def refuse_unknown_labels(foreign: Foreign, names: Sequence[str]) -> None:
 def led_in_file(
     given: LeadingConfig,
     known: Sequence[Labels],
+    roles: Sequence[Role | None],
     *,
     modalities: Sequence[str] = (),
     former: Task | None = None,
@@ -67,7 +66,7 @@ def led_in_file(
         if name not in there:
             raise DataError(f"label {name!r}: expected some of {', '.join(there) or 'none'}")
     try:
-        return leading(given, known, modalities, former=former)
+        return leading(given, known, modalities, roles=roles, former=former)
     except ConfigError as error:
         raise DataError(str(error)) from None
 

@@ -284,3 +284,12 @@ def test_the_table_is_found_beside_the_clips(tmp_path: Path) -> None:
     assert labels_beside(folder) is None
     (folder / "label.csv").touch()
     assert labels_beside(folder) == folder / "label.csv"
+
+
+def test_labels_of_train_decide_what_several_are(tmp_path: Path) -> None:
+    folder = folder_with(tmp_path, "a.mp4", "b.mp4", "c.mp4")
+    rows = "file,split,happy,mood\na.mp4,train,1,0\nb.mp4,train,0,2\nc.mp4,test,1,"
+    for last in ("-1", "2"):
+        assert table_of(folder, f"{rows}{last}\n", labels=("happy", "mood")).task.kind == "multilabel"
+    signed = rows.replace("0,2", "0,-2")
+    assert table_of(folder, f"{signed}1\n", labels=("happy", "mood")).task.kind == "regression"

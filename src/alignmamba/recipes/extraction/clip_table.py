@@ -154,9 +154,11 @@ def labelled_clips(
     labels = {name: further_labels(cells[name]) for name in names if name.strip().lower() not in _NO_LABELS}
     for name in chosen:
         labels[name] = _of_kind(cells[name], kind if name == chosen[0] else None)
-    task, targets = _led(table, ids, labels, leading.model_copy(update={"labels": chosen, "kind": kind}))
     others = [name for name in labels if name not in chosen]
-    roles, split_notes = _roles(table, columns, cells, ids, groups, others if targets is None else None)
+    unknown = all(each is None for name in chosen for each in labels[name])
+    roles, split_notes = _roles(table, columns, cells, ids, groups, others if unknown else None)
+    given = leading.model_copy(update={"labels": chosen, "kind": kind})
+    task, targets = (_to_predict(given), None) if unknown else _led(table, ids, roles, labels, given)
     kept = {name: own for name, own in labels.items() if name not in task.labels}
     rows = []
     for row in range(count):
@@ -317,17 +319,19 @@ def _of_kind(cells: Sequence[Any], kind: TargetKind | None) -> list[float | str 
 
 
 def _led(
-    table: Path, ids: Sequence[str], labels: Mapping[str, Sequence[float | str | None]], given: LeadingConfig
-) -> tuple[Task, list[Any] | None]:
-    """Task that labels lead, and the target of each row; no targets where these labels are unknown."""
+    table: Path,
+    ids: Sequence[str],
+    roles: Sequence[Role | None],
+    labels: Mapping[str, Sequence[float | str | None]],
+    given: LeadingConfig,
+) -> tuple[Task, list[Any]]:
+    """Task that labels lead, and the target of each row."""
     known = [
         {name: value for name, own in labels.items() if (value := own[row]) is not None}
         for row in range(len(ids))
     ]
-    if not any(name in own for own in known for name in given.labels):
-        return _to_predict(given), None
     try:
-        led = led_in_file(given, known)
+        led = led_in_file(given, known, roles)
         samples = [Sample(id=name, features={}, labels=own) for name, own in zip(ids, known, strict=True)]
         targets = [led.value(sample) for sample in samples]
     except DataError as error:

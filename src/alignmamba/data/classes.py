@@ -67,7 +67,7 @@ def name_of_number(number: float) -> str:
 
 
 def _written(number: float) -> float:
-    """The number of the fewest digits that is the same as float32; itself where float32 does not hold it."""
+    """Number of the fewest digits that is the same as float32; itself where float32 does not hold it."""
     with np.errstate(over="ignore"):
         single = np.float32(number)
     return float(str(single)) if float(single) == number else float(number)

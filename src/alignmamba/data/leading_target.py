@@ -120,8 +120,8 @@ def leading(
         given: The labels, one or more, and options of the target.
         known: Labels of each sample, whose words are classes.
         modalities: Those that a target may belong to.
-        roles: Splits of the samples. Train alone decides whether several labels are one target, unless it has
-            none of them; by default all samples are of train.
+        roles: Splits of the samples. Train alone decides whether several labels are one target, unless it
+            lacks them all; by default all samples are of train.
         former: The task that there is: its further targets of other labels are kept, and its kind, classes
             and range where its label still leads.
 
@@ -171,7 +171,7 @@ def _target_name(label: str, rest: Sequence[str]) -> str:
 def _of_train(
     names: Sequence[str], known: Sequence[Labels], roles: Sequence[Role | None]
 ) -> Sequence[Labels]:
-    """Labels of the samples of train, or of all where train has none of these."""
+    """Labels of the samples of train, or of all where train lacks these."""
     train = [labels for labels, role in zip(known, roles, strict=True) if role == "train"]
     return train if any(name in labels for labels in train for name in names) else known
 

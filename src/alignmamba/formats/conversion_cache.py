@@ -43,8 +43,8 @@ class Told(Protocol):
 
 
 def cached_corpus(source: Path, options: ReadOptions, *, told: Told) -> Path:
-    """Directory of the corpus made from a foreign file: converted now, or found from an earlier time. Of
-    several labels the first is its target, and the others stand beside it.
+    """Directory of the corpus made from a foreign file: converted now, or found from an earlier time. The
+    first of several labels is its target, and the others stand beside it.
 
     It is found by the content of the file, the options and the version of this package, wherever the file
     lies; one that is damaged is made again. Among several processes that ask at once, one converts and the

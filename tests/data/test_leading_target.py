@@ -10,7 +10,7 @@ import pytest
 from alignmamba.contracts import Corpus, Task
 from alignmamba.data.archive import load_corpus, write_corpus
 from alignmamba.data.further_targets import FurtherConfig
-from alignmamba.data.leading_target import LeadingConfig, led_as, led_by, several_labels
+from alignmamba.data.leading_target import LeadingConfig, leading, led_as, led_by, several_labels
 from alignmamba.errors import ConfigError, DataError
 
 SENTIMENT = Task(kind="regression", label_range=(-3.0, 3.0), labels=("sentiment",))
@@ -100,6 +100,42 @@ def test_the_target_of_the_corpus_stays_what_it_is_beside_others(corpus: Corpus)
     assert led.task.model_copy(update={"further": ()}) == corpus.task
     other = led_by(corpus, LeadingConfig(labels=("arousal", "sentiment")))
     assert other.task.label_range is None
+    assert other.task.further[0].label_range == (-3.0, 3.0)
+
+
+def test_classes_that_are_numbers_stay_classes_behind_another_label(tmp_path: Path) -> None:
+    split = {
+        "features": {"sound": [np.ones((2, 1))] * 2},
+        "targets": [0, 1],
+        "labels": {"arousal": [-1.0, 1.0]},
+    }
+    task = Task(kind="classification", classes=("0", "1"), labels=("sarcasm",))
+    made = write_corpus(tmp_path / "corpus", {"train": split}, task=task)
+    (target,) = led_by(made, LeadingConfig(labels=("arousal", "sarcasm"))).task.further
+    assert (target.kind, target.classes) == ("classification", ("0", "1"))
+
+
+def test_a_label_that_train_lacks_is_judged_by_the_others() -> None:
+    known = [{"a": 1.0}, {"a": 0.0}, {"a": 1.0, "b": -2.0}]
+    led = leading(LeadingConfig(labels=("a", "b")), known, (), roles=("train", "train", "test"))
+    assert led.task.kind == "regression"
+    assert [each.name for each in led.task.further] == ["b"]
+
+
+def test_names_of_further_targets_differ() -> None:
+    known = [{"a": -1.0, "label-3": -1.0, "x y": -1.0}]
+    led = leading(LeadingConfig(labels=("a", "label-3", "x y")), known, ())
+    assert [(each.name, each.labels) for each in led.task.further] == [
+        ("label-3", ("label-3",)),
+        ("label-3-", ("x y",)),
+    ]
+
+
+def test_options_that_labels_cannot_meet_are_named(corpus: Corpus) -> None:
+    with pytest.raises(ConfigError, match=r"^leading\.classes: found 1, expected one for each of 2 labels"):
+        led_by(corpus, LeadingConfig(labels=("happy", "sad"), classes=("glad",)))
+    with pytest.raises(ConfigError, match=r"^leading: found an infinite label, expected finite numbers"):
+        leading(LeadingConfig(labels=("a",), kind="ordinal"), [{"a": 0.0}, {"a": math.inf}], ())
 
 
 def test_one_label_is_what_it_holds_or_what_is_asked_for(corpus: Corpus) -> None:

@@ -130,16 +130,25 @@ LEADING = {
 
 
 @pytest.mark.parametrize("name", LEADING)
-def test_labels_lead_by_one_command(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_labels_lead_by_one_command(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     make, labels, scores, column = LEADING[name]
     monkeypatch.setenv("ALIGNMAMBA_CACHE", str(tmp_path / "cache"))
     file, run = tmp_path / f"{name}.pkl", tmp_path / "run"
     file.write_bytes(pickle.dumps(make()))
-    assert scores <= set(trained(file, run, *labels))
+    stored = trained(file, run, *labels)
+    assert scores <= set(stored)
     with (run / "predictions_test.csv").open() as table:
         assert all(np.isfinite(float(row[column])) for row in csv.DictReader(table))
-    # The run reads the same labels of a file that is given to it.
-    assert main(["evaluate", str(run), "--data", str(file), "--json"]) == 0
+    # The run reads the same labels of its own file, and of one that is given to it.
+    for more in ([], ["--data", str(file)]):
+        capsys.readouterr()
+        assert main(["evaluate", str(run), *more, "--json"]) == 0
+        found = json.loads(capsys.readouterr().out)["metrics"]
+        assert {name: value for name, value in found.items() if value is not None} == pytest.approx(
+            {name: value for name, value in stored.items() if value is not None}
+        )
 
 
 def test_a_corpus_is_led_by_its_labels_as_a_file_is(
@@ -232,8 +241,8 @@ def test_every_reader_says_that_a_label_is_not_there(form: str, tmp_path: Path) 
 
 
 def test_classes_no_and_yes_of_a_table_are_presence(tmp_path: Path) -> None:
-    rows = [f"{row},{role},{row % 2},{('no', 'yes')[row % 2]},{row % 3},{row}" for row, role in roles()]
-    (tmp_path / "table.csv").write_text("\n".join(["id,split,happy,calm,sad,f", *rows]))
+    rows = [f"{row},{role},{row % 2},{('no', 'yes')[row % 2]},{row % 3},no,{row}" for row, role in roles()]
+    (tmp_path / "table.csv").write_text("\n".join(["id,split,happy,calm,sad,angry,f", *rows]))
     description = tmp_path / "table.toml"
     for column, others in (("happy", ["sad"]), ("calm", ["sad", "happy"])):
         description.write_text(DESCRIPTION.format(column=column))
@@ -243,6 +252,10 @@ def test_classes_no_and_yes_of_a_table_are_presence(tmp_path: Path) -> None:
         assert led_by(corpus, LeadingConfig(labels=(column, *others))) is corpus
         plain = convert("arrays", [description], tmp_path / f"of-{column}", LabelOptions(label=(column,)))
         assert [sample.target for sample in plain.corpus.split("test")] == [0, 1]
+    # nobody is angry
+    made = convert("arrays", [description], tmp_path / "angry", LabelOptions(label=("angry", "sad")))
+    assert made.corpus.task.classes == ("angry", "sad")
+    assert [sample.target for sample in made.corpus.split("test")] == [(0.0, 1.0), (0.0, 0.0)]
 
 
 @pytest.mark.parametrize(

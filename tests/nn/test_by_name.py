@@ -21,6 +21,8 @@ def test_modules_have_any_names() -> None:
     again.load_state_dict(found.train(False).state_dict())
     assert all(torch.equal(again[name].weight, made[name].weight) for name in NAMES)
     assert len(list(found.parameters())) == 2 * len(NAMES)
+    assert found.pop("type") is made["type"]
+    assert "type" not in found
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -101,6 +101,11 @@ def test_a_score_that_valid_cannot_have_is_refused_before_training(tmp_path: Pat
     assert plan(config(corpus, **{"fit.select": "loss"})).config.fit.select == "loss"
 
 
+def test_a_run_from_before_a_setting_was_refused_opens(tmp_path: Path) -> None:
+    before = config(tmp_path, **{"fit.class_weights": "balanced", "loader.balance": "target"})
+    assert before.loader.balance == "target"
+
+
 @pytest.mark.parametrize(
     ("settings", "said"),
     [

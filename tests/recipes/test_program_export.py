@@ -83,9 +83,19 @@ def test_streams_of_tokens_and_their_strides_are_programs(name: str) -> None:
         program = exported_program(wrapped)
         content = _onnx(program, wrapped, {}, int8=False)
     assert _difference(wrapped, _session(content, wrapped)) < 1e-4
-    wrapped.outputs = ("prediction", "video", "video_mask")
-    with pytest.raises(ConfigError, match=r"^export: target 'video' has the name of an input; rename it"):
-        _onnx(program, wrapped, {}, int8=False)
+
+
+def test_an_output_of_onnx_has_no_name_of_an_input(run: Path, tmp_path: Path) -> None:
+    pytest.importorskip("onnxscript", reason="needs alignmamba[onnx]")
+    opened = OpenedRun.open(run)
+    name = opened.model.config.modalities[0].name
+    task = opened.model.config.task
+    masks = Target(name=f"{name}_mask", kind="regression", labels=("a",))
+    named = opened.model.config.model_copy(update={"task": task.model_copy(update={"further": (masks,)})})
+    opened.model.config = named
+    with pytest.raises(ConfigError, match=rf"^export: target '{name}_mask' has the name of an input; rename"):
+        export_program(opened, tmp_path / "a.onnx", form="onnx")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_an_answer_that_is_no_number_is_a_difference() -> None:

@@ -182,6 +182,10 @@ def target_of(
     classes = given.classes
     if kind == "multilabel":
         classes = classes or labels
+        if len(classes) != len(labels):
+            raise ConfigError(
+                f"{where}.classes: found {len(classes)}, expected one for each of {len(labels)} labels"
+            )
     elif kind != "regression" and not classes:
         classes = _classes(where, found[labels[0]])
         if kind == "ordinal" and worded:
@@ -203,6 +207,8 @@ def _classes(where: str, values: Sequence[float | int | str]) -> tuple[str, ...]
             f" {_MOST_INFERRED}, or {where}.classes"
         )
     numbers = sorted(value for value in distinct if not isinstance(value, str))
+    if numbers and not (math.isfinite(numbers[0]) and math.isfinite(numbers[-1])):
+        raise ConfigError(f"{where}: found an infinite label, expected finite numbers or words")
     words = sorted(value for value in distinct if isinstance(value, str))
     return (*map(name_of_number, numbers), *words)
 

@@ -20,6 +20,8 @@ from alignmamba.data.views import ChangedSplit
 REST = "labels"
 """Name of the further target that several labels of presence beside a leading one are."""
 _PRESENCES = (PRESENCE, ("0", "1"))
+_FORM = {"kind", "classes", "label_range", "sentiment"}
+"""Fields of a task that say what values its target has."""
 _UNNAMED = ("target",)
 """Name of a target in a corpus that does not name it."""
 
@@ -64,7 +66,7 @@ def led_by(corpus: Corpus, given: LeadingConfig) -> Corpus:
     labels = given.labels or names
     if labels == names and given.kind in (None, task.kind) and given.is_plain:
         return corpus
-    if labels == names and not given.classes and task.has_one_class:
+    if labels == names and not given.classes and task.has_one_class and given.kind != "multilabel":
         given = given.model_copy(update={"classes": task.classes})
     given = given.model_copy(update={"labels": labels})
     train = [with_own_target(sample, task) for sample in corpus.split("train")]
@@ -80,8 +82,8 @@ def led_as(corpus: Corpus, task: Task) -> Corpus:
     """The corpus, led by the labels that a task was made of, for a model of that task. Samples without them
     are unlabelled.
     """
-    alike = [getattr(corpus.task, field) == getattr(task, field) for field in ("kind", "classes", "labels")]
-    if not task.labels or all(alike):
+    fields = ("kind", "classes", "labels", "further")
+    if not task.labels or all(getattr(corpus.task, field) == getattr(task, field) for field in fields):
         return corpus
     shared = Task.model_fields.keys() & Target.model_fields.keys()
     target = Target(name=REST, **{field: getattr(task, field) for field in shared})
@@ -120,8 +122,8 @@ def leading(
         given: The labels, one or more, and options of the target.
         known: Labels of each sample, whose words are classes.
         modalities: Those that a target may belong to.
-        roles: Splits of the samples. Train alone decides whether several labels are one target, unless it
-            lacks them all; by default all samples are of train.
+        roles: Splits of the samples. Train alone decides whether several labels are one target, but for one
+            that it lacks; by default all samples are of train.
         former: The task that there is: its further targets of other labels are kept, and its kind, classes
             and range where its label still leads.
 
@@ -129,17 +131,15 @@ def leading(
         ConfigError: If no sample has such a label, or the options do not fit the labels.
     """
     (first, *rest), plural = given.labels, len(given.labels) > 1
-    train = known if roles is None else _of_train(given.labels, known, roles)
-    several = given.kind == "multilabel" or (
-        given.kind is None and plural and all(_is_presence(name, train) for name in given.labels)
-    )
+    of_presence = {name: _is_presence(name, known, roles) for name in given.labels}
+    several = given.kind == "multilabel" or (given.kind is None and plural and all(of_presence.values()))
     own = {**given.model_dump(), "labels": given.labels if several else (first,)}
     if former is not None and not several and _leads_as_before(first, given, former):
-        own |= former.model_dump(include={"kind", "classes", "label_range", "sentiment"})
+        own |= former.model_dump(include=_FORM)
     target = target_of(REST, FurtherConfig(**own), known, modalities, where="leading")
     added: list[tuple[str, tuple[str, ...]]] = []
     if rest and not several:
-        together = len(rest) > 1 and all(_is_presence(name, train) for name in rest)
+        together = len(rest) > 1 and all(of_presence[name] for name in rest)
         added = [(REST, tuple(rest))] if together else [(_target_name(name, rest), (name,)) for name in rest]
     others = [
         each
@@ -147,7 +147,7 @@ def leading(
         if each.name not in dict(added) and (each.tokens or not set(each.labels) <= set(given.labels))
     ]
     others += [
-        target_of(name, FurtherConfig(labels=labels), known, modalities, where=f"leading.labels: {name}")
+        target_of(name, _as_before(labels, former), known, modalities, where=f"leading.labels: {name}")
         for name, labels in added
     ]
     shared = Task.model_fields.keys() & Target.model_fields.keys()
@@ -161,25 +161,36 @@ def _leads_as_before(first: str, given: LeadingConfig, former: Task) -> bool:
     return same and given.is_plain
 
 
+def _as_before(labels: tuple[str, ...], former: Task | None) -> FurtherConfig:
+    """Options of the further target of labels: those of the target that there was, where it was of these."""
+    if former is None or labels != (former.labels or _UNNAMED) or former.kind == "multilabel":
+        return FurtherConfig(labels=labels)
+    return FurtherConfig(labels=labels, **former.model_dump(include=_FORM))
+
+
 def _target_name(label: str, rest: Sequence[str]) -> str:
     """Name of the further target of a label: its own, or for one that cannot name a target its place among
     them all.
     """
-    return label if re.fullmatch(NAME_PATTERN, label) else f"label-{rest.index(label) + 2}"
+    if re.fullmatch(NAME_PATTERN, label):
+        return label
+    name = f"label-{rest.index(label) + 2}"
+    while name in rest:  # the label of another
+        name += "-"
+    return name
 
 
-def _of_train(
-    names: Sequence[str], known: Sequence[Labels], roles: Sequence[Role | None]
-) -> Sequence[Labels]:
-    """Labels of the samples of train, or of all where train lacks these."""
-    train = [labels for labels, role in zip(known, roles, strict=True) if role == "train"]
-    return train if any(name in labels for labels in train for name in names) else known
-
-
-def _is_presence(name: str, known: Sequence[Labels]) -> bool:
-    """True for a label that may say how much something is there: numbers from 0 on, or no and yes."""
-    values = (labels[name] for labels in known if name in labels)
-    return all(value in PRESENCE if isinstance(value, str) else value >= 0 for value in values)
+def _is_presence(name: str, known: Sequence[Labels], roles: Sequence[Role | None] | None) -> bool:
+    """True for a label that may say how much something is there: numbers from 0 on, or no and yes, in train,
+    or anywhere where train lacks it.
+    """
+    everywhere = [labels[name] for labels in known if name in labels]
+    train = [
+        labels[name]
+        for labels, role in zip(known, roles or ["train"] * len(known), strict=True)
+        if role == "train" and name in labels
+    ]
+    return all(value in PRESENCE if isinstance(value, str) else value >= 0 for value in train or everywhere)
 
 
 def with_own_target(sample: Sample, task: Task) -> Sample:

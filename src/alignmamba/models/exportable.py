@@ -1,6 +1,5 @@
 """A fusion model with plain tensors in and out, as `torch.export` and ONNX want it."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import reduce
 from operator import or_
@@ -57,7 +56,7 @@ class TensorsIn(nn.Module):
         self.as_predicted = as_predicted
         self.names = tuple(modality.name for modality in model.config.modalities)
         self.inputs = tuple(_inputs(model))
-        self.outputs = tuple(_outputs(model, [place.name for place in self.inputs]))
+        self.outputs = tuple(_outputs(model))
         self.eval()
 
     def forward(self, *tensors: Tensor) -> Tensor | tuple[Tensor, ...]:
@@ -173,14 +172,13 @@ def _inputs(model: Network[Any]) -> list[TensorIn]:
     return places
 
 
-def _outputs(model: Network[Any], inputs: Sequence[str]) -> list[str]:
+def _outputs(model: Network[Any]) -> list[str]:
     names = ["prediction"]
     for target in model.config.task.further:
         names += [target.name] if target.tokens is None else [target.name, f"{target.name}_mask"]
-    taken = [*inputs, *names]
-    double = next((name for name in names if taken.count(name) > 1), None)
+    double = next((name for name in names if names.count(name) > 1), None)
     if double is not None:
-        raise ConfigError(f"export: target {double!r} has the name of another tensor; rename it")
+        raise ConfigError(f"export: target {double!r} has the name of another output; rename it")
     return names
 
 

@@ -18,6 +18,9 @@ class ModulesByName(nn.ModuleDict):
     def __setitem__(self, key: str, module: nn.Module) -> None:
         super().__setitem__(_attribute(key, _MODULES), module)
 
+    def __delitem__(self, key: str) -> None:
+        super().__delitem__(_attribute(key, _MODULES))
+
     def __contains__(self, key: str) -> bool:
         return super().__contains__(_attribute(key, _MODULES))
 

@@ -78,8 +78,8 @@ def corpus_at(
     labels: Sequence[str] = (),
     means: Mapping[str, np.ndarray] | None = None,
 ) -> Corpus:
-    """The corpus in that directory or made from that file, led by `labels`, or the synthetic one; a corpus as
-    it is.
+    """The corpus in that directory or made from that file, read with `labels`, or the synthetic one; a corpus
+    as it is.
     """
     if isinstance(data, Corpus):
         return data

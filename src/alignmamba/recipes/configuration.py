@@ -14,7 +14,6 @@ from pydantic import BeforeValidator, Field, TypeAdapter, ValidationError, model
 from pydantic.fields import FieldInfo
 
 from alignmamba.contracts import Config, Corpus, Name, configurations, dotted_keys
-from alignmamba.data.balanced_order import TARGET
 from alignmamba.data.cross_validation import FoldsConfig
 from alignmamba.data.further_targets import FurtherConfig
 from alignmamba.data.leading_target import LeadingConfig
@@ -155,10 +154,6 @@ class RunConfig(Config):
                 f" {', '.join(METHODS)}{nearest(self.model, METHODS)}"
             )
         problems = [*_option_problems(self), *_pretraining_problems(self)]
-        if self.fit.class_weights == "balanced" and self.loader.balance == TARGET:
-            problems.append(
-                "loader.balance: found 'target' beside fit.class_weights 'balanced', expected one of the two"
-            )
         if problems:
             raise ValueError("; ".join(problems))
         return self

@@ -73,6 +73,8 @@ def export_program(
         require("export", "onnx")
     opened = run if isinstance(run, OpenedRun) else OpenedRun.open(run)
     wrapped = TensorsIn(opened.model.cpu(), as_predicted=True)
+    if form == "onnx":
+        _refuse_names_of_inputs(wrapped)
     description = _description(opened, wrapped, int8=int8)
     with _quiet():
         program = exported_program(wrapped)
@@ -89,6 +91,14 @@ def export_program(
         except OSError as error:
             raise ConfigError(f"out {path}: cannot be written: {error.strerror or error}") from error
     return {"out": str(path), "bytes": path.stat().st_size, **description, "difference": difference}
+
+
+def _refuse_names_of_inputs(wrapped: TensorsIn) -> None:
+    """Refuse a target with the name of an input, which ONNX does not know apart; tracing takes its time."""
+    inputs = [place.name for place in wrapped.inputs]
+    double = next((name for name in wrapped.outputs if name in inputs), None)
+    if double is not None:
+        raise ConfigError(f"export: target {double!r} has the name of an input; rename it, or export pt2")
 
 
 def _description(run: OpenedRun, wrapped: TensorsIn, *, int8: bool) -> dict[str, Any]:
@@ -109,9 +119,6 @@ def _onnx(
 ) -> bytes:
     """Content of a file of ONNX."""
     inputs = [place.name for place in wrapped.inputs]
-    double = next((name for name in wrapped.outputs if name in inputs), None)
-    if double is not None:
-        raise ConfigError(f"export: target {double!r} has the name of an input; rename it, or export pt2")
     try:
         with torch.no_grad():  # a scan that keeps states for a backward pass is refused
             made = torch.onnx.export(

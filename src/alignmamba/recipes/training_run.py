@@ -12,6 +12,7 @@ from typing import Any, Literal
 from lightning_fabric import Fabric
 
 from alignmamba.contracts import Corpus, Role, Task
+from alignmamba.data.balanced_order import TARGET
 from alignmamba.data.labelled_splits import any_label_varies
 from alignmamba.data.loader import Loader
 from alignmamba.data.missing_protocols import withheld
@@ -187,6 +188,10 @@ def plan(config: RunConfig, *, out: str | Path | None = None, overwrite: bool = 
     corpus = made.corpus
     complete = resolve(made.config, corpus)
     _check_thresholds(complete.fit.thresholds, corpus.task)
+    if complete.fit.class_weights == "balanced" and complete.loader.balance == TARGET:
+        raise ConfigError(
+            "loader.balance: found 'target' beside fit.class_weights 'balanced', expected one of the two"
+        )
     digest = complete.digest(corpus)
     name = re.sub(r"[^\w.-]+", "-", corpus.name)
     if out is not None:

@@ -7,6 +7,7 @@ from typing import Any
 
 from alignmamba.contracts import MOST_CLASSES, Task
 from alignmamba.data.classes import Classes
+from alignmamba.data.further_targets import PRESENCE
 from alignmamba.errors import DataError
 from alignmamba.formats.foreign import UnknownLabelError
 from alignmamba.formats.tables.array_description import Description, placeholders
@@ -98,6 +99,8 @@ class SampleList:
         if None not in map(label_number, known):
             return Task(kind="regression")
         classes = tuple(sorted(set(map(str, known))))
+        if set(classes) <= set(PRESENCE):  # also of a label that no sample has
+            return Task(kind="classification", classes=PRESENCE)
         if not 2 <= len(classes) <= MOST_CLASSES:
             raise DataError(
                 f"{self.places}: expected numbers or 2 to {MOST_CLASSES} different words, found"

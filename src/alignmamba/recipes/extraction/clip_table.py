@@ -133,7 +133,8 @@ def labelled_clips(
         leading: Columns of labels that lead, by default ``label``, and what they make. All others are kept.
 
     Raises:
-        DataError: If a column is missing, or a cell is not what it should be; the message names the row.
+        DataError: If a column is missing, or a cell is not what it should be; the message names the row or
+            the sample.
     """
     names = column_names(table)
     columns = {name.strip().lower(): name for name in names}
@@ -335,10 +336,10 @@ def _led(
         samples = [Sample(id=name, features={}, labels=own) for name, own in zip(ids, known, strict=True)]
         targets = [led.value(sample) for sample in samples]
     except DataError as error:
-        said = str(error).removeprefix("leading: ").removeprefix("leading.")  # as the options are called
-        raise DataError(f"{table}: {said}") from None
-    if given.label_range is not None and led.task.kind != "regression":
-        raise ConfigError(f"range: found it for a task of the kind {led.task.kind}, expected a regression")
+        said = str(error).removeprefix("leading: ").removeprefix("leading.")
+        # as the options are called
+        raise DataError(f"{table}: {said.replace('label_range', 'range')}") from None
+    _check_range(given, led.task.kind)
     if led.task.has_one_class:  # by name: classes that are named by numbers take no index
         return led.task, [None if each is None else led.task.words(each) for each in targets]
     return led.task, targets
@@ -347,9 +348,15 @@ def _led(
 def _to_predict(given: LeadingConfig) -> Task:
     """Task of clips without labels."""
     classes = given.classes or (given.labels if given.kind == "multilabel" else ())
+    _check_range(given, given.kind or "regression")
     if given.kind in (None, "regression") or not classes:
         return Task(kind="regression", label_range=given.label_range)
     return Task(kind=given.kind, classes=classes)
+
+
+def _check_range(given: LeadingConfig, kind: TargetKind) -> None:
+    if given.label_range is not None and kind != "regression":
+        raise ConfigError(f"range: found it for a task of the kind {kind}, expected a regression")
 
 
 def _name_in(cell: Any) -> str:

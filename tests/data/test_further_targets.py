@@ -90,7 +90,10 @@ def test_targets_are_added_to_those_of_the_corpus() -> None:
     [
         ({"nope": {}}, "targets.nope: no training sample .* label 'nope', expected one of a, b, grade, mood"),
         ({"mood": {"modality": "video"}}, "targets.mood.modality: found 'video', expected one of sound"),
-        ({"mood": {"kind": "multilabel", "labels": ("a",), "classes": ("x", "y")}}, "targets.mood: labels"),
+        (
+            {"mood": {"kind": "multilabel", "labels": ("a",), "classes": ("x", "y")}},
+            "classes: found 2, expected 1",
+        ),
         ({"score": {"kind": "ordinal", "classes": ("1",)}}, "targets.score: classes: an ordinal"),
         ({"mood": {"kind": "ordinal"}}, "targets.mood.classes: found none, expected the words of the labels"),
     ],

@@ -132,7 +132,7 @@ def test_names_of_further_targets_differ() -> None:
 
 
 def test_options_that_labels_cannot_meet_are_named(corpus: Corpus) -> None:
-    with pytest.raises(ConfigError, match=r"^leading\.classes: found 1, expected one for each of 2 labels"):
+    with pytest.raises(ConfigError, match=r"^leading\.classes: found 1, expected 2, one for each label"):
         led_by(corpus, LeadingConfig(labels=("happy", "sad"), classes=("glad",)))
     with pytest.raises(ConfigError, match=r"^leading: found an infinite label, expected finite numbers"):
         leading(LeadingConfig(labels=("a",), kind="ordinal"), [{"a": 0.0}, {"a": math.inf}], ())

@@ -184,7 +184,7 @@ def target_of(
         classes = classes or labels
         if len(classes) != len(labels):
             raise ConfigError(
-                f"{where}.classes: found {len(classes)}, expected one for each of {len(labels)} labels"
+                f"{where}.classes: found {len(classes)}, expected {len(labels)}, one for each label"
             )
     elif kind != "regression" and not classes:
         classes = _classes(where, found[labels[0]])

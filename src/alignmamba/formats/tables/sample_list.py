@@ -99,7 +99,7 @@ class SampleList:
         if None not in map(label_number, known):
             return Task(kind="regression")
         classes = tuple(sorted(set(map(str, known))))
-        if set(classes) <= set(PRESENCE):  # also of a label that no sample has
+        if len(self.answers) > 1 and set(classes) <= set(PRESENCE):  # of several, one may never be there
             return Task(kind="classification", classes=PRESENCE)
         if not 2 <= len(classes) <= MOST_CLASSES:
             raise DataError(

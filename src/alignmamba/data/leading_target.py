@@ -131,7 +131,7 @@ def leading(
         ConfigError: If no sample has such a label, or the options do not fit the labels.
     """
     (first, *rest), plural = given.labels, len(given.labels) > 1
-    of_presence = {name: _is_presence(name, known, roles) for name in given.labels}
+    of_presence = {name: _is_presence(name, known, roles) for name in given.labels if plural}
     several = given.kind == "multilabel" or (given.kind is None and plural and all(of_presence.values()))
     own = {**given.model_dump(), "labels": given.labels if several else (first,)}
     if former is not None and not several and _leads_as_before(first, given, former):

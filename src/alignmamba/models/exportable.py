@@ -165,8 +165,7 @@ def _inputs(model: Network[Any]) -> list[TensorIn]:
         ]
         if spec.name in model.timed:
             places.append(TensorIn(f"{spec.name}_times", spec.name, "times"))
-    names = [place.name for place in places]
-    double = next((name for name in names if names.count(name) > 1), None)
+    double = _repeated([place.name for place in places])
     if double is not None:
         raise ConfigError(f"export: modality {double!r} has the name of another one's tensor; rename it")
     return places
@@ -176,10 +175,14 @@ def _outputs(model: Network[Any]) -> list[str]:
     names = ["prediction"]
     for target in model.config.task.further:
         names += [target.name] if target.tokens is None else [target.name, f"{target.name}_mask"]
-    double = next((name for name in names if names.count(name) > 1), None)
+    double = _repeated(names)
     if double is not None:
         raise ConfigError(f"export: target {double!r} has the name of another output; rename it")
     return names
+
+
+def _repeated(names: list[str]) -> str | None:
+    return next((name for name in names if names.count(name) > 1), None)
 
 
 def _example(spec: ModalitySpec, kind: str, length: int) -> Tensor:

@@ -226,9 +226,8 @@ def _numbers(where: str, given: Any, wanted: str) -> np.ndarray:
 
 def _has_truth(given: Any) -> bool:
     """True if true or false is among nested lists, which NumPy takes for 1 or 0 beside numbers."""
-    if isinstance(given, list):
-        return any(map(_has_truth, given))
-    return isinstance(given, bool)
+    kinds = set(map(type, given)) if isinstance(given, list) else ()
+    return bool in kinds or (list in kinds and any(map(_has_truth, given)))
 
 
 def _seconds(where: str, given: Any, length: int) -> np.ndarray:

@@ -32,6 +32,7 @@ from alignmamba.cli.main import main
             "evaluate takes no further word, found 'corpus'; perhaps you meant --data corpus; ",
         ),
         (["doctor", "x"], "doctor takes no further word, found 'x'; see alignmamba doctor --help"),
+        (["train", "--", "--models"], "--models: train has no such option; see alignmamba train --help\n"),
         (["train", "-q"], "-q: train has no such option; "),
         (["train", "--dry-run=3"], "--dry-run: takes no value, found '3'; "),
         (["train", "--seed", "x"], "--seed: found 'x', expected a whole number; see alignmamba train --help"),

@@ -95,6 +95,7 @@ def test_targets_are_added_to_those_of_the_corpus() -> None:
             "classes: found 2, expected 1",
         ),
         ({"score": {"kind": "ordinal", "classes": ("1",)}}, "targets.score: classes: an ordinal"),
+        ({"mood": {"label_range": (0, 1)}}, "targets.mood.label_range: found it for .* kind classification"),
         ({"mood": {"kind": "ordinal"}}, "targets.mood.classes: found none, expected the words of the labels"),
     ],
 )

@@ -91,7 +91,7 @@ def test_faults_are_counted(file: Path) -> None:
         (((1, 2), 3, 4), "row 0: expected .*, found 2 parts"),
         ((("word", np.zeros((1, 4)), np.zeros((1, 3))), 1.0, "a"), "expected a list of words, found str"),
         (((["word"], np.zeros(4), np.zeros((1, 3))), 1.0, "a"), "vision: expected a list of arrays"),
-        (((["word"], np.zeros((1, 4)), np.zeros((1, 3))), 1.0, None), "expected text, found NoneType"),
+        (((["word"], np.zeros((1, 4)), np.zeros((1, 3))), 1.0, None), "expected text, found None"),
     ],
 )
 def test_what_is_refused(file: Path, entry: Any, said: str) -> None:

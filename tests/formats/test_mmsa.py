@@ -567,7 +567,7 @@ def test_the_labels_of_every_modality_are_kept(file: Path) -> None:
     for split in content.values():
         split["regression_labels_T"] = [np.zeros(2), *split["regression_labels_T"][1:]]
     with pytest.raises(
-        DataError, match="split 'train': regression_labels_T: row 0: expected text, found StoredArray"
+        DataError, match="split 'train': regression_labels_T: row 0: expected text, found numpy array"
     ):
         converted(file, content)
 
@@ -755,7 +755,7 @@ def _misspelt(content: dict[str, Any]) -> None:
             _set("test", "audio_lengths", [1, 2.5, 2]),
             "audio_lengths: row 1: expected a whole number from 0, found 2.5",
         ),
-        (_set("test", "id", ["a", None, "b"]), "id: row 1: expected text, found NoneType"),
+        (_set("test", "id", ["a", None, "b"]), "id: row 1: expected text, found None"),
         (_set("test", "id", ["a", float("nan"), "b"]), "id: row 1: expected text, found NaN"),
         (_set("test", "id", np.full(3, np.nan)), "id: row 0: expected text, found NaN"),
         (_set("test", "id", ["a", "", "b"]), "expected text that is not empty"),

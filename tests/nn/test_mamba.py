@@ -80,8 +80,8 @@ def test_step_by_step_equals_the_full_pass() -> None:
     full = model(x, torch.ones(3, 11, dtype=torch.bool))
     states = model.initial_states(3)
     for time in range(11):
-        y, states = model.step(x[:, time], states)
-        torch.testing.assert_close(y, full[:, time], **MODEL)
+        y, states = model.extend(x[:, time : time + 1], states)
+        torch.testing.assert_close(y[:, 0], full[:, time], **MODEL)
 
 
 def test_one_token_wide_convolution_streams_too() -> None:
@@ -89,14 +89,14 @@ def test_one_token_wide_convolution_streams_too() -> None:
     x = torch.randn(2, 3, 12)
     states = model.initial_states(2)
     for time in range(3):
-        y, states = model.step(x[:, time], states)
-    torch.testing.assert_close(y, model(x, torch.ones(2, 3, dtype=torch.bool))[:, 2], **MODEL)
+        y, states = model.extend(x[:, time : time + 1], states)
+    torch.testing.assert_close(y[:, 0], model(x, torch.ones(2, 3, dtype=torch.bool))[:, 2], **MODEL)
 
 
 def test_a_bidirectional_stack_refuses_to_stream() -> None:
     model = stack(bidirectional=True)
     with pytest.raises(ConfigError, match="bidirectional"):
-        model.step(torch.zeros(1, 12), model.initial_states(1))
+        model.extend(torch.zeros(1, 1, 12), model.initial_states(1))
 
 
 def test_decay_skip_and_step_bias_are_spared_weight_decay() -> None:

@@ -106,7 +106,7 @@ def test_gradients_do_not_depend_on_how_a_batch_is_divided(size: int) -> None:
 @pytest.mark.parametrize("weight", [None, -1.0, "much"])
 def test_a_weight_that_is_none_is_refused(weight: Any) -> None:
     made = source(samples(trust=[1.0, weight, *[1.0] * 6]), weights="trust")
-    with pytest.raises(DataError, match=r"sample 's1', label 'trust': found .*, expected a weight"):
+    with pytest.raises(DataError, match=r"sample 's1', label 'trust': found .*, expected a number"):
         next(iter(made))
 
 

@@ -78,7 +78,10 @@ def _told(text: str, rows: Sequence[str], given: Sequence[str], verb: type[Verb]
     if found := re.search(r"Error parsing (--[\w-]+)", text):
         values = ", ".join(map(repr, _values(found[1], given)))
         return f"{found[1]}: found {values}, expected {_expected(verb, found[1])}"
-    if found := re.search(r"Unrecognized options: (.*?) (?:Perhaps you meant|For full helptext)", text):
+    if found := re.search(
+        r"Unrecognized (?:or misplaced )?options: (.*?) (?:\(applied to|Perhaps you meant|For full helptext)",
+        text,
+    ):
         return _superfluous(found[1], given, verb)
     return text
 

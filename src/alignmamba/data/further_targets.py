@@ -1,7 +1,7 @@
 """Further targets of a task, in a corpus and in a batch."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated, Self
 
@@ -123,13 +123,16 @@ class _TrainLabels:
         """Refuse labels that are not in a place; the message names those that there are."""
         who = "training sample" if place is None else f"token of {place!r} in train"
         every = [self.tokens[place]] if place else [*self.samples, *self.tokens.values()]
-        known = sorted({label for own in every for label in own})
         for label in labels:
             if not self.has(label, place):
-                raise ConfigError(
-                    f"{where}: no {who} has a label {label!r}, expected one of"
-                    f" {', '.join(known) or 'none, as the corpus has no further labels'}"
-                )
+                raise _unknown(where, who, label, every)
+
+
+def _unknown(where: str, who: str, label: str, owners: Iterable[Iterable[str]]) -> ConfigError:
+    """The error about a label that nobody has; the message names the labels that there are."""
+    known = sorted({each for own in owners for each in own})
+    expected = f"one of {', '.join(known)}" if known else "none, as the corpus has no further labels"
+    return ConfigError(f"{where}: no {who} has a label {label!r}, expected {expected}")
 
 
 def left_of(corpus: Corpus, asked: Mapping[str, FurtherConfig]) -> dict[str, FurtherConfig]:
@@ -166,11 +169,7 @@ def target_of(
     found = {label: [own[label] for own in train if label in own] for label in labels}
     for label, values in found.items():
         if not values:
-            known = sorted({each for own in train for each in own})
-            raise ConfigError(
-                f"{where}: no training sample has a label {label!r}, expected one of"
-                f" {', '.join(known) or 'none, as the corpus has no further labels'}"
-            )
+            raise _unknown(where, "training sample", label, train)
     if given.modality is not None and given.modality not in modalities:
         raise ConfigError(
             f"{where}.modality: found {given.modality!r}, expected one of {', '.join(modalities)}"
@@ -179,6 +178,10 @@ def target_of(
     kind = given.kind or (
         "multilabel" if len(labels) > 1 else "classification" if worded or given.classes else "regression"
     )
+    if given.label_range is not None and kind != "regression":
+        raise ConfigError(
+            f"{where}.label_range: found it for a target of the kind {kind}, expected a regression"
+        )
     classes = given.classes
     if kind == "multilabel":
         classes = classes or labels

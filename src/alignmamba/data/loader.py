@@ -435,8 +435,8 @@ def _weights(samples: Sequence[Sample], label: str) -> Tensor:
     for sample, weight in zip(samples, found, strict=True):
         if not isinstance(weight, int | float) or not 0 <= weight < math.inf:
             raise DataError(
-                f"sample {sample.id!r}, label {label!r}: found {shown(weight)}, expected a weight, a number"
-                " from 0 on"
+                f"loader.weights: sample {sample.id!r}, label {label!r}: found"
+                f" {'none' if weight is None else shown(weight)}, expected a number from 0 on"
             )
     return torch.tensor(found, dtype=torch.float64)
 

@@ -211,11 +211,6 @@ class MambaStack(nn.Module):
         normed: Tensor = self.norm(x)
         return normed, tuple(after)
 
-    def step(self, x: Tensor, states: tuple[BlockState, ...]) -> tuple[Tensor, tuple[BlockState, ...]]:
-        """`extend` by one token, (batch, d_model)."""
-        y, states = self.extend(x.unsqueeze(1), states)
-        return y.squeeze(1), states
-
     def _in_pieces(self, x: Tensor) -> bool:
         """Return whether the sequence goes through all layers piece by piece: on a CPU in evaluation, where
         nothing is kept for a backward pass.

@@ -160,8 +160,10 @@ def test_options_that_contradict_the_task_are_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"labels\.csv: classes: expected none for a regression"):
         table_of(folder, text, kind="regression", classes=("1", "2"))
     for kind in ("classification", "ordinal", "multilabel"):
-        with pytest.raises(ConfigError, match=f"range: found it for a task of the kind {kind}"):
+        with pytest.raises(DataError, match=rf"labels\.csv: range: found it for a target of the kind {kind}"):
             table_of(folder, text, kind=kind, label_range=(0.0, 1.0))
+    with pytest.raises(ConfigError, match="range: found it for a target of the kind ordinal"):
+        table_of(folder, "file\na.mp4\nb.mp4\n", kind="ordinal", label_range=(0.0, 1.0))
 
 
 def test_several_columns_from_0_on_are_one_target(tmp_path: Path) -> None:

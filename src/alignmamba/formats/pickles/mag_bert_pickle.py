@@ -24,6 +24,7 @@ from alignmamba.formats.folds import SPLIT_NAMES
 from alignmamba.formats.foreign import Faults, Foreign, ReadOptions
 from alignmamba.formats.pickles.padded_clips import Clips
 from alignmamba.formats.pickles.pickle_glimpse import glimpse
+from alignmamba.formats.pickles.pickle_globals import kind
 from alignmamba.formats.pickles.pickled_splits import dropped, read_single, split_tables
 from alignmamba.formats.pickles.pickled_values import as_list, is_sequence, numbers, plain_text, score_task
 from alignmamba.formats.plain_files import LazyRows
@@ -94,14 +95,14 @@ class _Part:
     def __init__(self, path: Path, role: Role, entries: Any, faults: Faults) -> None:
         self.where = f"{path}: split {role!r}"
         if not isinstance(entries, list):
-            raise DataError(f"{self.where}: expected a list of clips, found {type(entries).__name__}")
+            raise DataError(f"{self.where}: expected a list of clips, found {kind(entries)}")
         clips = []
         for row, entry in enumerate(entries):
             place = f"{self.where}: row {row}"
             features, label, segment = _clip(entry, place)
             words, visual, acoustic = _three(features, place)
             if not is_sequence(words):
-                raise DataError(f"{place}: expected a list of words, found {type(words).__name__}")
+                raise DataError(f"{place}: expected a list of words, found {kind(words)}")
             texts = [plain_text(word, place, "words", faults) for word in as_list(words)]
             clips.append((texts, visual, acoustic, label, plain_text(segment, place, "segment", faults)))
         self.words, self.visual, self.acoustic, self.labels, self.segments = map(
@@ -143,6 +144,6 @@ def _clip(value: Any, place: str) -> Sequence[Any]:
 
 def _three(value: Any, place: str) -> Sequence[Any]:
     if not isinstance(value, list | tuple) or len(value) != 3:
-        found = f"{len(value)} parts" if isinstance(value, list | tuple) else type(value).__name__
+        found = f"{len(value)} parts" if isinstance(value, list | tuple) else kind(value)
         raise DataError(f"{place}: expected ((words, visual, acoustic), label, segment), found {found}")
     return value

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from alignmamba.errors import DataError
+from alignmamba.formats.pickles.pickle_globals import kind
 from alignmamba.formats.pickles.pickle_machine import read_pickle
 from alignmamba.formats.pickles.pickled_values import as_list
 from alignmamba.formats.pickles.stored_arrays import StoredArray
@@ -73,7 +74,7 @@ def _numbers(item: Any, where: str, axes: int) -> np.ndarray | None:
         except DataError as error:
             raise DataError(f"{where}: {str(error).partition(': ')[2] or error}") from error
     if not isinstance(item, StoredArray | list | tuple) or axes == 0:
-        raise DataError(f"{where}: expected an array of numbers, found {type(item).__name__}; {WAY_OUT}")
+        raise DataError(f"{where}: expected an array of numbers, found {kind(item)}; {WAY_OUT}")
     parts = as_list(item)
     rows = [part if isinstance(part, int | float) else _numbers(part, where, axes - 1) for part in parts]
     if any(row is None for row in rows) or len({np.shape(row) for row in rows if row is not None}) > 1:

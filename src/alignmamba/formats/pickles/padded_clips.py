@@ -10,6 +10,7 @@ import numpy as np
 
 from alignmamba.errors import DataError
 from alignmamba.formats.foreign import Faults
+from alignmamba.formats.pickles.pickle_globals import kind
 from alignmamba.formats.pickles.stored_arrays import StoredArray, unboxed
 from alignmamba.formats.plain_files import LazyRows
 
@@ -39,7 +40,7 @@ class ClipArrays:
                 and array.dtype.kind in "fiu"
                 and height in (None, array.shape[-2])
             ):
-                found = type(array).__name__
+                found = kind(array)
                 if isinstance(array, StoredArray):
                     found = f"{array.dtype} of shape {array.shape}"
                 raise DataError(f"{where}: expected {expected}, found {found}")

@@ -15,6 +15,7 @@ from typing import Any
 from alignmamba.errors import DataError
 from alignmamba.formats.foreign import Faults
 from alignmamba.formats.pickles.object_arrays import read_objects
+from alignmamba.formats.pickles.pickle_globals import kind
 from alignmamba.formats.pickles.pickle_machine import read_pickle
 from alignmamba.formats.pickles.pickled_values import as_list, is_sequence, plain_text
 from alignmamba.formats.pickles.stored_arrays import StoredArray
@@ -30,7 +31,7 @@ def pickled_table(path: Path, faults: Faults) -> dict[str, list[Any]]:
     if len(parts) not in (6, 7) or not isinstance(parts[0], dict) or not isinstance(parts[1], dict):
         raise DataError(
             f"{path}: expected a tuple of ids, labels, speakers and sentences by conversation and the"
-            f" conversations of each split, found {type(content).__name__}"
+            f" conversations of each split, found {kind(content)}"
         )
     split_of = _splits(path, parts[4:], faults)
     columns: dict[str, list[Any]] = {"id": [], "label": [], "split": [], "conversation": []}
@@ -55,7 +56,7 @@ def _splits(path: Path, given: Sequence[Any], faults: Faults) -> dict[str, str]:
     for name, members in zip(("train", "valid", "test")[:: 2 if len(given) == 2 else 1], given, strict=True):
         where = f"{path}: {name}"
         if not (is_sequence(members) or isinstance(members, set | frozenset)):
-            found = type(members).__name__
+            found = kind(members)
             raise DataError(f"{where}: expected the conversations of the split, found {found}")
         for each in as_list(members):
             conversation = plain_text(each, where, name, faults)
@@ -81,7 +82,7 @@ def npz_table(path: Path, faults: Faults) -> dict[str, list[Any]] | None:
         corpus = objects[0]
         if not isinstance(corpus, dict) or not all(isinstance(value, dict) for value in corpus.values()):
             expected = f"{path}: array {key!r}: expected a dict of utterance to its labels"
-            raise DataError(f"{expected}, found {type(corpus).__name__}")
+            raise DataError(f"{expected}, found {kind(corpus)}")
         split = "" if key == f"whole{_CORPUS}" else key.removesuffix(_CORPUS)
         rows += [
             (plain_text(name, f"{path}: array {key!r}", "ids", faults), split, value)
@@ -105,4 +106,4 @@ def _label(value: Any, where: str) -> Any:
         value = value.items()[0]
     if value is None or isinstance(value, int | float | str):
         return value if not isinstance(value, str) else str(value)
-    raise DataError(f"{where}: expected a number or text as label, found {type(value).__name__}")
+    raise DataError(f"{where}: expected a number or text as label, found {kind(value)}")

@@ -12,6 +12,7 @@ from alignmamba.contracts import ROLES, Role, Task
 from alignmamba.errors import DataError
 from alignmamba.formats.folds import SPLIT_NAMES
 from alignmamba.formats.foreign import Faults, UnknownLabelError
+from alignmamba.formats.pickles.pickle_globals import kind
 from alignmamba.formats.pickles.pickle_machine import read_pickle
 from alignmamba.formats.pickles.pickled_values import (
     as_list,
@@ -62,7 +63,7 @@ def split_tables(
     """
     expected = f"{path}: expected a dict of {', '.join(ROLES)}"
     if not isinstance(content, dict):
-        raise DataError(f"{expected}, found {type(content).__name__}")
+        raise DataError(f"{expected}, found {kind(content)}")
     names: dict[Role, str] = {}
     strangers: list[str] = []
     unnamed: list[str] = []
@@ -75,7 +76,7 @@ def split_tables(
         if role is not None:
             names[role] = key
         elif key not in others:
-            strangers.append(readable(key)[:40] if isinstance(key, str) else type(key).__name__)
+            strangers.append(readable(key)[:40] if isinstance(key, str) else kind(key))
             unnamed += strangers[-1:] if is_split(value) else []
     if unnamed and len(names) < len(ROLES):
         raise DataError(
@@ -157,7 +158,7 @@ class SplitTable:
         self.role, self.where = role, f"{path}: split {role!r}"
         known = names.known
         if not isinstance(table, dict):
-            raise DataError(f"{self.where}: expected a dict of fields, found {type(table).__name__}")
+            raise DataError(f"{self.where}: expected a dict of fields, found {kind(table)}")
         self.fields: dict[str, Any] = {
             readable(key): value for key, value in table.items() if isinstance(key, str) and value is not None
         }
@@ -177,7 +178,7 @@ class SplitTable:
             )
         first = label if self.labels else own[0]
         if not is_sequence(self.fields[first]):
-            found = type(self.fields[first]).__name__
+            found = kind(self.fields[first])
             raise DataError(f"{self.where}: {first}: expected one entry per clip, found {found}")
         self.count = len(self.fields[first])
         if self.count == 0:
@@ -185,7 +186,7 @@ class SplitTable:
         for name in own:
             value = self.fields[name]
             if not is_sequence(value) or len(value) != self.count:
-                found = f"{len(value)} entries" if is_sequence(value) else type(value).__name__
+                found = f"{len(value)} entries" if is_sequence(value) else kind(value)
                 raise DataError(
                     f"{self.where}: {name}: expected {self.count} entries, as many as in {first}, found"
                     f" {found}"

@@ -10,6 +10,7 @@ from alignmamba.contracts import Task
 from alignmamba.errors import DataError
 from alignmamba.formats.foreign import Faults
 from alignmamba.formats.pickles.pickle_file import ByteText, StoredBytes
+from alignmamba.formats.pickles.pickle_globals import kind
 from alignmamba.formats.pickles.stored_arrays import StoredArray
 
 # Scores of which at least this share lies in [-1, 1] are taken for scores of that range: of those of MOSI and
@@ -74,7 +75,7 @@ def plain_text(value: Any, where: str, field: str, faults: Faults) -> str:
         return found
     if isinstance(value, int | float) and not is_nothing(value):
         return str(value)
-    found = "NaN" if isinstance(value, float) else type(value).__name__
+    found = "NaN" if isinstance(value, float) else kind(value)
     raise DataError(f"{where}: expected text, found {found}")
 
 
@@ -83,7 +84,7 @@ def numbers(value: Any, count: int, where: str) -> np.ndarray:
     an array of as many elements, of any shape, or in a list of numbers, or of arrays or lists of one number.
     """
     if not is_sequence(value):
-        raise DataError(f"{where}: expected {count} numbers, found {type(value).__name__}")
+        raise DataError(f"{where}: expected {count} numbers, found {kind(value)}")
     expected = f"{where}: expected {count} numbers, one per clip"
     if isinstance(value, StoredArray) and (value.shape[0] != count or math.prod(value.shape) != count):
         raise DataError(f"{expected}, found an array of shape {value.shape}")
@@ -93,7 +94,7 @@ def numbers(value: Any, count: int, where: str) -> np.ndarray:
     found = np.empty(count)
     for row, item in enumerate(map(_alone, items)):
         if item is not None and not isinstance(item, int | float):
-            shown = repr(item[:40]) if isinstance(item, str | bytes) else type(item).__name__
+            shown = repr(item[:40]) if isinstance(item, str | bytes) else kind(item)
             raise DataError(f"{where}: row {row}: expected a number, found {shown}")
         found[row] = math.nan if item is None else float(item)
     return found

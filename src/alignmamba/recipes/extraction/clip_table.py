@@ -339,7 +339,6 @@ def _led(
         said = str(error).removeprefix("leading: ").removeprefix("leading.")
         # as the options are called
         raise DataError(f"{table}: {said.replace('label_range', 'range')}") from None
-    _check_range(given, led.task.kind)
     if led.task.has_one_class:  # by name: classes that are named by numbers take no index
         return led.task, [None if each is None else led.task.words(each) for each in targets]
     return led.task, targets
@@ -348,15 +347,11 @@ def _led(
 def _to_predict(given: LeadingConfig) -> Task:
     """Task of clips without labels."""
     classes = given.classes or (given.labels if given.kind == "multilabel" else ())
-    _check_range(given, given.kind or "regression")
+    if given.label_range is not None and given.kind not in (None, "regression"):
+        raise ConfigError(f"range: found it for a target of the kind {given.kind}, expected a regression")
     if given.kind in (None, "regression") or not classes:
         return Task(kind="regression", label_range=given.label_range)
     return Task(kind=given.kind, classes=classes)
-
-
-def _check_range(given: LeadingConfig, kind: TargetKind) -> None:
-    if given.label_range is not None and kind != "regression":
-        raise ConfigError(f"range: found it for a task of the kind {kind}, expected a regression")
 
 
 def _name_in(cell: Any) -> str:

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 
 from alignmamba.contracts import Batch, ModalitySpec, Sequences, Task
-from alignmamba.methods import FAMILIES
+from alignmamba.methods import METHODS
 from alignmamba.models.encoded import Fusion
 
 MODALITIES = (
@@ -31,7 +31,7 @@ def model(
     name: str, *, modalities: tuple[ModalitySpec, ...] = THREE, task: Task = TASK, **options: Any
 ) -> Fusion[Any]:
     torch.manual_seed(0)
-    built: Any = FAMILIES[name].network
+    built: Any = METHODS[name].network
     fused: Fusion[Any] = built(
         built.config_class.preset("default", modalities=modalities, task=task, **{"d_model": 16, **options})
     ).eval()

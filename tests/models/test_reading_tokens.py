@@ -16,7 +16,8 @@ LOCAL: tuple[dict[str, Any], ...] = (
     *({"method": "match", "marginal": marginal} for marginal in ("source", "anchor")),
     *({"method": method} for method in ("soft", "proportional", "none")),
 )
-EVERY = [(name, {}) for name in FAMILIES] + [("alignmamba", {"local": local}) for local in LOCAL]
+EVERY: list[tuple[str, dict[str, Any]]] = [(name, {}) for name in (*FAMILIES, "alignmamba-2")]
+EVERY += [("alignmamba", {"local": local}) for local in LOCAL]
 
 
 def hidden_in(whole: Batch) -> dict[str, Hidden]:

@@ -9,10 +9,10 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from alignmamba.contracts import Batch, Output
+from alignmamba.contracts import Batch, Output, TokenVectors
 from alignmamba.methods.method import Method
 from alignmamba.methods.search_space import Real
-from alignmamba.models.encoded import Encoded, Fusion, FusionConfig, Head
+from alignmamba.models.encoded import Encoded, FusionConfig, Head, ReadsTokens
 from alignmamba.nn.alignment import concatenate
 from alignmamba.nn.mamba import MambaConfig
 from alignmamba.nn.routed_mamba import RoutedMambaStack
@@ -38,7 +38,7 @@ class AlignMamba2Config(FusionConfig, MambaConfig):
     per channel."""
 
 
-class AlignMamba2(Fusion[AlignMamba2Config]):
+class AlignMamba2(ReadsTokens[AlignMamba2Config]):
     """Tokens of all modalities one after the other, read by a Mamba with an expert of each modality in its
     projections.
 
@@ -60,16 +60,7 @@ class AlignMamba2(Fusion[AlignMamba2Config]):
         self.head = Head(config.d_model, config.task, config.dropout)
 
     def _read(self, encoded: Encoded) -> Output:
-        marks = torch.eye(len(encoded), dtype=self._weight.dtype, device=self._weight.device)
-        streams = [
-            replace(
-                tokens, x=torch.cat([tokens.x, mark.to(tokens.x.dtype).expand(*tokens.mask.shape, -1)], 2)
-            )
-            for tokens, mark in zip(self._with_absent(encoded).values(), marks, strict=True)
-        ]
-        joined, mask, stream = concatenate(list(reversed(streams)))
-        tokens, kinds = joined.split([self.config.d_model, len(encoded)], 2)
-        read = self.backbone(tokens, mask, kinds)
+        read, mask, stream = self._joined(encoded)
         embedding = self._pooled(read, mask)
         extras = {
             f"{part} of {name}": value
@@ -82,6 +73,24 @@ class AlignMamba2(Fusion[AlignMamba2Config]):
             tokens=self._placed(read, mask, stream, encoded, self.config.task.labelled_tokens),
             extras=extras,
         )
+
+    def _tokens_read(self, encoded: Encoded) -> tuple[Mapping[str, TokenVectors], Mapping[str, Tensor]]:
+        return self._placed(*self._joined(encoded), encoded, self.config.anchors), {}
+
+    def _joined(self, encoded: Encoded) -> tuple[Tensor, Tensor, Tensor]:
+        """Output of the backbone for the tokens of all modalities, (batch, time, d_model), its mask, and the
+        number of each token's modality.
+        """
+        marks = torch.eye(len(encoded), dtype=self._weight.dtype, device=self._weight.device)
+        streams = [
+            replace(
+                tokens, x=torch.cat([tokens.x, mark.to(tokens.x.dtype).expand(*tokens.mask.shape, -1)], 2)
+            )
+            for tokens, mark in zip(self._with_absent(encoded).values(), marks, strict=True)
+        ]
+        joined, mask, stream = concatenate(list(reversed(streams)))
+        tokens, kinds = joined.split([self.config.d_model, len(encoded)], 2)
+        return self.backbone(tokens, mask, kinds), mask, stream
 
 
 class AlignedInTraining(Objective):

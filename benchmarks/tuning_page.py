@@ -19,12 +19,15 @@ def table() -> str:
     """Spaces of all methods, in Markdown."""
     tuned = [name for name in METHODS if name not in REFERENCES]
     keys = {name: RunConfig.known_keys({"model": name}) for name in tuned}
-    rows = []
+    rows: list[tuple[str, object, str]] = []
     for key, values in SHARED_SPACE.items():
         lacking = [f"`{name}`" for name in tuned if key not in keys[name]]
         rows.append((key, values, f"all but {', '.join(lacking)}" if lacking else "all"))
+    owners: dict[tuple[str, str], list[str]] = {}
     for name, method in METHODS.items():
-        rows += [(key, values, f"`{name}`") for key, values in method.search.items()]
+        for key, values in method.search.items():
+            owners.setdefault((key, str(values)), []).append(f"`{name}`")
+    rows += [(key, values, ", ".join(names)) for (key, values), names in owners.items()]
     lines = [f"| `{key}` | {values} | {methods} |" for key, values, methods in rows]
     return "\n".join(["| setting | values | methods |", "|---|---|---|", *lines])
 

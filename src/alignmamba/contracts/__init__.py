@@ -33,6 +33,7 @@ if TYPE_CHECKING:
         Standardisation,
         TargetScale,
         TokenVectors,
+        Unimodal,
     )
 
 __all__ = [
@@ -63,6 +64,7 @@ __all__ = [
     "TargetScale",
     "Task",
     "TokenVectors",
+    "Unimodal",
     "configurations",
     "dotted_keys",
     "labelled",
@@ -76,6 +78,7 @@ _OF_OUTPUTS = (
     "Standardisation",
     "TargetScale",
     "TokenVectors",
+    "Unimodal",
 )
 
 if not TYPE_CHECKING:  # a type checker reads the imports above, and so refuses a name that is not there

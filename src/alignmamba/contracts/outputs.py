@@ -36,6 +36,20 @@ class TokenVectors:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Unimodal:
+    """Predictions of the task from the vector of each modality, by which a network learns in addition. The
+    vector may have been made in sight of other modalities.
+    """
+
+    predictions: Mapping[str, Tensor]
+    """Each like `Output.prediction`, by modality."""
+    present: Mapping[str, Tensor]
+    """(batch,) bool by modality, the samples that have it; of others nothing is learned."""
+    weight: float
+    """Weight of the mean of their losses, in units of the weight of the task."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Output:
     """Result of a fusion model for a batch."""
 
@@ -48,6 +62,8 @@ class Output:
     losses: Mapping[str, Tensor] = field(default_factory=dict)
     """The model's own loss terms by name, each (batch,), already weighted; the trainer adds ``task`` and
     averages over samples."""
+    unimodal: Unimodal | None = None
+    """Predictions from the vector of each modality, where the network learns by them."""
     embedding: Tensor
     """(batch, channel) pooled representation."""
     tokens: Mapping[str, TokenVectors] = field(default_factory=dict)

@@ -31,7 +31,7 @@ from alignmamba.methods.mult import MULTIMODAL_TRANSFORMER, MulTConfig
 from alignmamba.methods.pan_mamba import CHANNEL_SWAPPING
 from alignmamba.methods.pooled_linear import POOLED_LINEAR
 from alignmamba.methods.q_former import QUERYING_TRANSFORMER
-from alignmamba.methods.search_space import LOSS_WEIGHT, Choice
+from alignmamba.methods.search_space import LOSS_WEIGHT, Choice, SearchSpace
 from alignmamba.methods.self_mm import SELF_MM
 from alignmamba.methods.tfn import TENSOR_FUSION
 from alignmamba.methods.ulgm import UNIMODAL_LABELS
@@ -41,20 +41,23 @@ from alignmamba.models.network import Network
 from alignmamba.models.pretrained import CONFIG_FILE, fetched
 from alignmamba.models.single_stream import SingleStreamMamba, SingleStreamTransformer
 
+_ALONE: Final[SearchSpace] = {"options.unimodal_weight": Choice((0.0, 0.2, 0.5, 1.0))}
+
 FAMILIES: Final[dict[str, Method]] = {
     "alignmamba": Method(
         network=AlignMamba,
         search={
             "options.alignment.weight": LOSS_WEIGHT,
             "options.local.time_weight": Choice((0.0, 10.0, 100.0, 1000.0)),
+            **_ALONE,
         },
         source="Li et al., CVPR 2025, arXiv 2412.00833",
     ),
     "single-stream-mamba": Method(network=SingleStreamMamba),
-    "multi-stream-mamba": Method(network=MultiStreamMamba),
+    "multi-stream-mamba": Method(network=MultiStreamMamba, search=_ALONE),
     "single-stream-transformer": Method(network=SingleStreamTransformer),
-    "crossmodal-transformer": Method(network=CrossmodalTransformer),
-    "late-fusion": Method(network=LateFusion),
+    "crossmodal-transformer": Method(network=CrossmodalTransformer, search=_ALONE),
+    "late-fusion": Method(network=LateFusion, search=_ALONE),
 }
 """AlignMamba and the families of the paper's comparison, each reduced to its idea, on one kind of encoder."""
 

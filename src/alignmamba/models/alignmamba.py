@@ -10,7 +10,8 @@ from torch import Tensor
 
 from alignmamba.contracts import Batch, FollowsTraining, Output, Plan, TokenVectors
 from alignmamba.errors import ConfigError, ShapeError
-from alignmamba.models.encoded import Encoded, FusionConfig, Head, ReadsTokens
+from alignmamba.models.encoded import Encoded, Head, ReadsTokens
+from alignmamba.models.side_by_side import SideBySideConfig, of_vectors
 from alignmamba.nn.alignment import (
     Contrast,
     ContrastConfig,
@@ -33,11 +34,15 @@ from alignmamba.ops import deinterleave, interleave
 from alignmamba.ops.backends import exporting
 
 
-class AlignMambaConfig(FusionConfig, MambaConfig):
+class AlignMambaConfig(SideBySideConfig, MambaConfig):
     """Everything that defines an AlignMamba; the fields of the Mamba backbone stand at the top level."""
 
     PRESETS: ClassVar[Mapping[str, Mapping[str, Any]]] = {
-        "default": {"pool_by": "modality", "encoder": {"centring": "learned", "kernel_size": 11}},
+        "default": {
+            "pool_by": "modality",
+            "unimodal_weight": 0.5,
+            "encoder": {"centring": "learned", "kernel_size": 11},
+        },
         "0.1": {},
         "paper": {
             "bidirectional": False,
@@ -58,7 +63,7 @@ class AlignMambaConfig(FusionConfig, MambaConfig):
 
     no_tokens = ""
     SILENT: ClassVar[Mapping[str, Any]] = {
-        **FusionConfig.SILENT,
+        **SideBySideConfig.SILENT,
         "contrast": {"weight": 0.0},
         "pool_by": "sequence",
         "soft": {"regularisation": 0.05, "iterations": 20},
@@ -82,6 +87,10 @@ class AlignMambaConfig(FusionConfig, MambaConfig):
     """Fall of the time weight while training."""
     transport_loss: TransportLossConfig = TransportLossConfig()
     """Transport distance of encoded tokens: a loss by which local alignment learns."""
+
+    @property
+    def learns_alone(self) -> bool:
+        return super().learns_alone and self.pool_by == "modality"
 
     @model_validator(mode="after")
     def _tokens_are_of_the_anchor(self) -> Self:
@@ -153,6 +162,7 @@ class AlignMamba(ReadsTokens[AlignMambaConfig], FollowsTraining):
             "options": {"local": {"method": "proportional"}, "alignment": {"weight": 0.0}}
         },
         "content alone": {"options": {"local": {"time_weight": 0.0}}},
+        "w/o unimodal losses": {"options": {"unimodal_weight": 0.0}},
         "pooled as one": {"options": {"pool_by": "sequence"}},
         "not centred": {"options": {"encoder": {"centring": "none"}}},
         "narrow convolutions": {"options": {"encoder": {"kernel_size": 5}}},
@@ -197,6 +207,7 @@ class AlignMamba(ReadsTokens[AlignMambaConfig], FollowsTraining):
         embedding = torch.cat([self._pooled(read, mask) for mask in masks], 1)
         return Output(
             prediction=self.head(embedding),
+            unimodal=of_vectors(self.head, embedding, encoded, self.config.anchors[::-1], self.config),
             losses=fused.losses,
             embedding=embedding,
             tokens=self._tokens_of(read, fused, encoded),

@@ -1,7 +1,7 @@
-"""Heads: the last step from a vector to the prediction of a target."""
+"""Heads, the last step from a vector to the prediction of a target, and the way to units of the label."""
 
-from collections.abc import Sequence
-from typing import Any, cast
+from collections.abc import Callable, Sequence
+from typing import Any, Self, cast
 
 import torch
 from torch import Tensor, nn
@@ -63,10 +63,65 @@ class Head(nn.Linear):
         """(batch, width) to (batch,) for regression, else (batch, class) scores: logits, of ordered classes
         logarithms of probabilities.
         """
-        scores = super().forward(self.dropout(embedding))
+        return self._finished(super().forward(self.dropout(embedding)))
+
+    def of_each(self, embedding: Tensor, count: int) -> Tensor:
+        """Predictions from each of the `count` vectors that stand side by side in (batch, width): (batch,
+        count) for regression, else (batch, count, class). Without dropout the mean of their scores, in
+        classes with an order before the thresholds, is the score of the embedding.
+        """
+        vectors = self.dropout(embedding).unflatten(1, (count, -1))
+        scores = count * torch.einsum("bmd,cmd->bmc", vectors, self.weight.unflatten(1, (count, -1)))
+        if self.bias is not None:
+            scores = scores + self.bias
+        said: Tensor = self._finished(scores.flatten(0, 1))
+        return cast(Tensor, said.unflatten(0, (-1, count)))
+
+    def _finished(self, scores: Tensor) -> Tensor:
+        """(batch, scores) to the prediction."""
         if self.order is not None:
             return cast(Tensor, self.order(scores))
         return scores.squeeze(-1) if self.kind == "regression" else scores
+
+
+class TargetScaling(nn.Module):
+    """Map from deviations to units of the label, with the mean and deviation of the train targets: stored
+    with the model, in float64.
+
+    Labels such as 1e9 and 1e9 + 1 are one number in single precision, so neither the buffers nor the result
+    ever are.
+    """
+
+    mean: Tensor
+    deviation: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros((), dtype=torch.float64))
+        self.register_buffer("deviation", torch.ones((), dtype=torch.float64))
+        self.known = False
+
+    def forward(self, standardised: Tensor) -> Tensor:
+        """(batch, ...) of any floating type to the same in float64."""
+        return self.mean + self.deviation * standardised.double()
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """Move with the model, but keep the type: ``model.half()`` is about weights."""
+        exact = dict(self.named_buffers(recurse=False))
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        for name, buffer in exact.items():
+            changed = self.get_buffer(name)
+            if changed.dtype != buffer.dtype:
+                setattr(self, name, buffer.to(changed.device))
+        return self
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
+        """Weights without a scale come from version 0.1, whose heads spoke in units of the label."""
+        if not any(prefix + name in state_dict for name in ("mean", "deviation")):
+            state_dict[prefix + "mean"] = torch.zeros_like(self.mean)
+            state_dict[prefix + "deviation"] = torch.ones_like(self.deviation)
+        super()._load_from_state_dict(state_dict, prefix, *rest)
+        self.known = True
 
 
 class Thresholds(nn.Module):

@@ -8,14 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from alignmamba.contracts import Output, TokenVectors
-from alignmamba.models.encoded import (
-    ConfigT,
-    Encoded,
-    FusionConfig,
-    Head,
-    ReadsTokens,
-    presence,
-)
+from alignmamba.models.encoded import ConfigT, Encoded, Head, ReadsTokens, presence
+from alignmamba.models.side_by_side import SideBySideConfig, of_vectors, of_votes
 from alignmamba.nn.alignment import Tokens
 from alignmamba.nn.attention import AttentionConfig, CrossModalStack
 from alignmamba.nn.by_name import ModulesByName
@@ -42,7 +36,7 @@ class _MultiStream(ReadsTokens[ConfigT], ABC):
         }
 
 
-class MultiStreamMambaConfig(FusionConfig, MambaConfig):
+class MultiStreamMambaConfig(SideBySideConfig, MambaConfig):
     """Everything that defines a multi-stream Mamba; the fields of the backbones stand at the top level."""
 
     no_tokens = ""
@@ -83,7 +77,8 @@ class MultiStreamMamba(_MultiStream[MultiStreamMambaConfig]):
         streams = self._streams(encoded)
         embedding = torch.cat([self._pooled(s.x, s.mask) for s in streams.values()], 1)
         tokens = self._own(streams, encoded, self.config.task.labelled_tokens)
-        return Output(prediction=self.head(embedding), embedding=embedding, tokens=tokens)
+        alone = of_vectors(self.head, embedding, encoded, tuple(streams), self.config)
+        return Output(prediction=self.head(embedding), unimodal=alone, embedding=embedding, tokens=tokens)
 
     def _streams(self, encoded: Encoded) -> dict[str, Tokens]:
         present = {name: tokens.mask.any(1) for name, tokens in encoded.items()}
@@ -138,7 +133,7 @@ class Exchange(nn.Module):
         return exchanged
 
 
-class CrossmodalTransformerConfig(FusionConfig, AttentionConfig):
+class CrossmodalTransformerConfig(SideBySideConfig, AttentionConfig):
     """Everything that defines a MulT; the fields of the backbone stand at the top level."""
 
     method = "crossmodal-transformer"
@@ -176,7 +171,8 @@ class CrossmodalTransformer(_MultiStream[CrossmodalTransformerConfig]):
         streams = self._streams(encoded)
         embedding = torch.cat([self._pooled(s.x, s.mask) for s in streams.values()], 1)
         tokens = self._own(streams, encoded, self.config.task.labelled_tokens)
-        return Output(prediction=self.head(embedding), embedding=embedding, tokens=tokens)
+        alone = of_vectors(self.head, embedding, encoded, tuple(streams), self.config)
+        return Output(prediction=self.head(embedding), unimodal=alone, embedding=embedding, tokens=tokens)
 
     @property
     def read_width(self) -> int:
@@ -188,7 +184,7 @@ class CrossmodalTransformer(_MultiStream[CrossmodalTransformerConfig]):
         return {name: replace(s, x=x) for (name, s), x in zip(streams.items(), read, strict=True)}
 
 
-class LateFusionConfig(FusionConfig, MambaConfig):
+class LateFusionConfig(SideBySideConfig, MambaConfig):
     """Everything that defines a late fusion; the fields of the backbones stand at the top level.
 
     A missing modality has no vote, so `absent` decides nothing here.
@@ -230,15 +226,14 @@ class LateFusion(_MultiStream[LateFusionConfig]):
 
     def _read(self, encoded: Encoded) -> Output:
         present = presence(encoded)
-        pooled, votes = [], []
-        for name, tokens in self._streams(encoded).items():
-            pooled.append(self._pooled(tokens.x, tokens.mask))
-            votes.append(self.heads[name](pooled[-1]))
+        pooled = {name: self._pooled(s.x, s.mask) for name, s in self._streams(encoded).items()}
+        votes = {name: self.heads[name](vector) for name, vector in pooled.items()}
         # (batch, modality, ...)
-        every = torch.stack(votes, 1)
+        every = torch.stack([*votes.values()], 1)
         counted = present.view(*present.shape, *(1,) * (every.ndim - 2))
         prediction = torch.where(counted, every, 0).sum(1) / counted.sum(1)
-        return Output(prediction=prediction, embedding=torch.cat(pooled, 1))
+        alone = of_votes(votes, encoded, self.config)
+        return Output(prediction=prediction, unimodal=alone, embedding=torch.cat([*pooled.values()], 1))
 
     def _streams(self, encoded: Encoded) -> dict[str, Tokens]:
         streams = self._with_absent(encoded)

@@ -1,7 +1,7 @@
 """The contract of a network: what the rest of the house may ask of any of them, whoever wrote it."""
 
 from abc import ABC, ABCMeta, abstractmethod
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import replace
 from typing import Annotated, Any, ClassVar, Self, TypeVar
@@ -24,7 +24,7 @@ from alignmamba.contracts import (
     Task,
 )
 from alignmamba.errors import ConfigError, DataError, ShapeError
-from alignmamba.models.heads import FurtherHeads, Thresholds
+from alignmamba.models.heads import FurtherHeads, TargetScaling, Thresholds
 from alignmamba.models.pretrained import Pretrained
 from alignmamba.models.token_targets import of_raw_tokens, refuse_tokens
 from alignmamba.nn.alignment import Tokens
@@ -157,46 +157,6 @@ def merged(values: Mapping[str, Any], layer: Mapping[str, Any]) -> dict[str, Any
 def is_pretrained(given: Any) -> bool:
     """Mark of an encoder whose fields are its own, under which no defaults of another kind are laid."""
     return isinstance(given, Mapping) and given.get("kind") == "pretrained"
-
-
-class TargetScaling(nn.Module):
-    """Map from deviations to units of the label, with the mean and deviation of the train targets: stored
-    with the model, in float64.
-
-    Labels such as 1e9 and 1e9 + 1 are one number in single precision, so neither the buffers nor the result
-    ever are.
-    """
-
-    mean: Tensor
-    deviation: Tensor
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.register_buffer("mean", torch.zeros((), dtype=torch.float64))
-        self.register_buffer("deviation", torch.ones((), dtype=torch.float64))
-        self.known = False
-
-    def forward(self, standardised: Tensor) -> Tensor:
-        """(batch,) of any floating type to (batch,) float64."""
-        return self.mean + self.deviation * standardised.double()
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        """Move with the model, but keep the type: ``model.half()`` is about weights."""
-        exact = dict(self.named_buffers(recurse=False))
-        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
-        for name, buffer in exact.items():
-            changed = self.get_buffer(name)
-            if changed.dtype != buffer.dtype:
-                setattr(self, name, buffer.to(changed.device))
-        return self
-
-    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
-        """Weights without a scale come from version 0.1, whose heads spoke in units of the label."""
-        if not any(prefix + name in state_dict for name in ("mean", "deviation")):
-            state_dict[prefix + "mean"] = torch.zeros_like(self.mean)
-            state_dict[prefix + "deviation"] = torch.ones_like(self.deviation)
-        super()._load_from_state_dict(state_dict, prefix, *rest)
-        self.known = True
 
 
 ConfigT = TypeVar("ConfigT", bound=NetworkConfig)
@@ -515,7 +475,11 @@ class Network(Pretrained[ConfigT], ScalesTargets, ABC, metaclass=_Completed):
         """The output with a number as people know it in place of what the head says."""
         if self.target_scaling is None:
             return output
-        return replace(output, prediction=self.target_scaling(output.prediction))
+        alone = output.unimodal
+        if alone is not None:
+            scaled = {name: self.target_scaling(said) for name, said in alone.predictions.items()}
+            alone = replace(alone, predictions=scaled)
+        return replace(output, prediction=self.target_scaling(output.prediction), unimodal=alone)
 
     @property
     def target_scale(self) -> TargetScale | None:

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from alignmamba.contracts import Batch, Output, ScalesTargets, Target, TargetScale, Task
+from alignmamba.contracts import Batch, Output, ScalesTargets, Target, TargetScale, Task, Unimodal
 from alignmamba.errors import ConfigError, ShapeError
 from alignmamba.training.batches import BatchSource
 from alignmamba.training.concordance import Moments, Pairs
@@ -28,6 +28,8 @@ TASK = "task"
 """Loss term that compares prediction and target."""
 FURTHER = f"{TASK}."
 """Beginning of the loss terms of further targets; the rest is the name of the target."""
+UNIMODAL = "unimodal"
+"""Loss term of what the head says of the vector of each modality."""
 TOTAL = "total"
 """Sum of all loss terms; no term may take this name."""
 
@@ -37,7 +39,7 @@ class Minimise:
     """One optimiser: the loss terms it minimises, and how fast it changes which weights."""
 
     terms: tuple[str, ...] = ()
-    """Names of loss terms; empty means all. With ``task`` go those of further targets."""
+    """Names of loss terms; empty means all. With ``task`` go those of further targets, not ``unimodal``."""
     rates: Mapping[str, float] = field(default_factory=lambda: {"": 1.0})
     """Prefix of parameter names of the objective to a factor on the learning rate. The longest prefix that
     fits decides; 0 leaves a weight as it is. The network's own names begin with ``model.``."""
@@ -372,15 +374,27 @@ class Objective(nn.Module, ABC):
         return error.abs()
 
     def supervised(self, batch: Batch, output: Output) -> dict[str, Tensor]:
-        """The loss of the task under ``task``, and beside it the terms that the network itself has.
+        """The loss of the task under ``task``, unimodal losses under ``unimodal`` where the network learns by
+        them, and the terms that the network itself has.
 
         Raises:
-            ConfigError: If the network calls a term of its own ``task``.
+            ConfigError: If the network calls a term of its own by one of these names.
         """
         assert batch.targets is not None
-        if TASK in output.losses:
-            raise ConfigError(f"{self._name}: losses[{TASK!r}] is reserved for training")
-        return {TASK: self.leading_loss(batch, output.prediction), **output.losses}
+        terms = {TASK: self.leading_loss(batch, output.prediction)}
+        if output.unimodal is not None:
+            terms[UNIMODAL] = self._unimodal_loss(batch.targets, output.unimodal)
+        for name in terms.keys() & output.losses.keys():
+            raise ConfigError(f"{self._name}: losses[{name!r}] is reserved for training")
+        return {**terms, **output.losses}
+
+    def _unimodal_loss(self, targets: Tensor, alone: Unimodal) -> Tensor:
+        """Weighted mean of the losses of each modality that a sample has, (batch,); by `task_loss`, so of a
+        concordance half the squared error.
+        """
+        each = torch.stack([self.task_loss(said, targets) for said in alone.predictions.values()], 1)
+        present = torch.stack([alone.present[name] for name in alone.predictions], 1)
+        return self.task_weight * alone.weight * _mean_known(each, present)
 
     @property
     def _least_dtype(self) -> torch.dtype:

@@ -1,12 +1,14 @@
 """A comparison under the settings that a search has found."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from alignmamba.errors import CheckpointError, ConfigError
+from alignmamba.methods import METHODS
 from alignmamba.recipes.configuration import RunConfig, check_config
 from alignmamba.recipes.experiments.cells import Cell
 from alignmamba.recipes.experiments.comparison import ComparisonOptions
@@ -76,6 +78,22 @@ def test_each_method_has_its_own_best_settings_over_those_of_the_call(
     assert {each.config.fit.learning_rate for each in rows["text alone"]} == {
         best[MODEL]["fit.learning_rate"]
     }
+
+
+def test_what_came_after_a_search_stays_as_it_was_then(
+    search: Callable[..., Path], corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as earlier:
+        earlier.setitem(METHODS, "late-fusion", replace(METHODS["late-fusion"], search={}))
+        before = search("late-fusion", out="before")
+    after = search("late-fusion", out="after")
+    base = check_config({"data": str(corpus), "options": {"unimodal_weight": 0.7}})
+    cells = {
+        out: _cells(out, tmp_path / f"grid of {out.name}", base, "late-fusion")[0] for out in (before, after)
+    }
+    assert cells[before].config.options["unimodal_weight"] == 0
+    (best,) = outcomes(TuningDirectory(after))
+    assert cells[after].config.options["unimodal_weight"] == best.settings["options.unimodal_weight"]
 
 
 def test_unequal_tuning_is_refused(search: Callable[..., Path], corpus: Path, tmp_path: Path) -> None:

@@ -255,8 +255,9 @@ def test_the_first_trial_has_the_defaults_and_others_depend_on_the_seed_alone(
     first, second = map(_settings, plans)
     assert first == second
     expected = {"fit.learning_rate": 3e-3, "fit.weight_decay": 0.01, "options.dropout": 0.1}
-    for trials in first.values():
-        assert trials[0] == expected
+    of_votes = {"late-fusion": {"options.unimodal_weight": 0.5}}
+    for name, trials in first.items():
+        assert trials[0] == expected | of_votes.get(name, {})
         assert len({trial["fit.learning_rate"] for trial in trials}) == 8
     assert first["late-fusion"][1] != first["single-stream-transformer"][1]
 
@@ -504,6 +505,7 @@ def test_what_is_set_is_held_and_the_rest_is_searched(corpus: Path, tmp_path: Pa
         return plan_tuning(asked, base, out=tmp_path / "out").spaces["alignmamba"]
 
     everything = {*SHARED_SPACE, "options.alignment.weight", "options.local.time_weight"}
+    everything |= {"options.unimodal_weight"}
     assert spaces().keys() == everything
     held = spaces(fit={"epochs": 3}, options={"local": {"time_weight": 0.0}})
     assert held.keys() == everything - {"fit.epochs", "options.local.time_weight"}
@@ -517,6 +519,7 @@ def test_what_is_set_is_held_and_the_rest_is_searched(corpus: Path, tmp_path: Pa
                 "dropout": 0.0,
                 "alignment": {"weight": 0.1},
                 "local": {"time_weight": 0.0},
+                "unimodal_weight": 0.0,
             },
         )
     for values, said in (

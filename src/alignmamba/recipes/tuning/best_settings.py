@@ -8,10 +8,11 @@ from typing import Any, Final
 from alignmamba.contracts import Corpus
 from alignmamba.errors import ConfigError
 from alignmamba.extras import require
+from alignmamba.methods import METHODS
 from alignmamba.recipes.configuration import RunConfig, dotted, with_settings
 from alignmamba.recipes.experiments.experiment_kind import of_model
 from alignmamba.recipes.run_directory import corpus_identity
-from alignmamba.recipes.tuning.tuning_directory import TuningDirectory
+from alignmamba.recipes.tuning.tuning_directory import TuningDirectory, TuningRecord
 from alignmamba.recipes.tuning.tuning_results import MethodOutcome, outcomes
 
 LAID_OVER: Final = ("fit.", "loader.", "options.", "preset")
@@ -55,8 +56,16 @@ def best_settings(path: Path, base: RunConfig, corpus: Corpus, methods: Sequence
     _refuse_unequal(path, found, methods)
     return BestSettings(
         held={key: value for key, value in record.held.items() if key.startswith(LAID_OVER)},
-        settings={name: each.settings for name, each in found.items()},
+        settings={name: {**_later(name, record), **each.settings} for name, each in found.items()},
     )
+
+
+def _later(name: str, record: TuningRecord) -> dict[str, Any]:
+    """Settings that are searched today and came after a search, as they were then: without effect."""
+    silent = METHODS[name].network.config_class.SILENT
+    options = {key: key.removeprefix("options.") for key in METHODS[name].search}
+    known = {*record.spaces.get(name, ()), *record.held}
+    return {key: silent[option] for key, option in options.items() if option in silent and key not in known}
 
 
 def _refuse_unequal(path: Path, found: Mapping[str, MethodOutcome], methods: Sequence[str]) -> None:

@@ -1,0 +1,114 @@
+"""Unimodal losses: what the vector of each modality says alone, and what is learned by it."""
+
+from typing import Any
+
+import pytest
+import torch
+from small_models import LENGTHS, MODALITIES, TASK, batch, model
+
+from alignmamba.contracts import Batch, Standardisation, TargetScale, Task
+from alignmamba.models.encoded import Head
+from alignmamba.training.objective import UNIMODAL, Parcel, Supervised
+from tolerances import MODEL
+
+NETWORKS = ("alignmamba", "multi-stream-mamba", "crossmodal-transformer", "late-fusion")
+KINDS = {
+    "classification": TASK,
+    "regression": Task(kind="regression"),
+    "ordinal": Task(kind="ordinal", classes=("low", "middle", "high")),
+    "multilabel": Task(kind="multilabel", classes=("sad", "angry")),
+}
+
+
+def labelled(task: Task) -> Batch:
+    whole = batch()
+    targets = {
+        "classification": torch.tensor([0, 1, 2, 0, 1, 2, 0]),
+        "ordinal": torch.tensor([0, 1, 2, 0, 1, 2, 0]),
+        "regression": torch.tensor([-1.0, 0.5, 2, 0, 1, 3, -2], dtype=torch.float64),
+        "multilabel": torch.tensor([[0.0, 1.0]] * 7, dtype=torch.float64),
+    }[task.kind]
+    return Batch(modalities=whole.modalities, ids=whole.ids, targets=targets)
+
+
+@pytest.mark.parametrize("task", KINDS.values(), ids=KINDS)
+def test_a_head_says_of_all_the_mean_of_what_it_says_of_each(task: Task) -> None:
+    torch.manual_seed(0)
+    made = Head(6, task, dropout=0.0)
+    embedding = torch.randn(5, 6)
+    each = made.of_each(embedding, 3)
+    if task.kind == "ordinal":  # the mean is that of the scores, which thresholds divide
+        assert made.order is not None
+        parts = zip(embedding.split(2, 1), made.weight.split(2, 1), strict=True)
+        expected = torch.stack([made.order(3 * part @ weight.T) for part, weight in parts], 1)
+        torch.testing.assert_close(each, expected, **MODEL)
+    else:
+        torch.testing.assert_close(each.mean(1), made(embedding), **MODEL)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("task", KINDS.values(), ids=KINDS)
+def test_the_loss_is_the_weighted_mean_over_the_modalities_that_a_sample_has(name: str, task: Task) -> None:
+    built, whole = model(name, task=task, unimodal_weight=0.4), labelled(task)
+    built.standardise(Standardisation(features={}, targets=TargetScale(mean=2.0, deviation=3.0)))
+    objective = Supervised(built, task, target_scale=TargetScale(mean=2.0, deviation=3.0)).eval()
+    found = objective(Parcel(whole))[1][UNIMODAL]
+    alone = built(whole).unimodal
+    assert alone is not None
+    assert whole.targets is not None
+    each = {name: objective.task_loss(said, whole.targets) for name, said in alone.predictions.items()}
+    for row in range(7):
+        there = torch.stack([each[name][row] for name in each if LENGTHS[name][row]])
+        torch.testing.assert_close(found[row], 0.4 * there.mean(), **MODEL)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_a_number_is_said_in_units_of_the_label(name: str) -> None:
+    built = model(name, task=KINDS["regression"], unimodal_weight=0.4)
+    said = built(batch()).unimodal
+    built.standardise(Standardisation(features={}, targets=TargetScale(mean=5.0, deviation=3.0)))
+    again = built(batch()).unimodal
+    assert said is not None
+    assert again is not None
+    for modality, before in said.predictions.items():
+        torch.testing.assert_close(again.predictions[modality], 5 + 3 * before.double(), **MODEL)
+
+
+def test_of_a_single_modality_late_fusion_says_what_it_says_alone() -> None:
+    out = model("late-fusion", unimodal_weight=0.4)(batch())
+    assert out.unimodal is not None
+    for row, modality in ((3, "video"), (5, "text"), (6, "audio")):
+        own = out.unimodal.predictions[modality][row]
+        torch.testing.assert_close(out.prediction[row], own, **MODEL)
+
+
+def test_the_vector_of_each_modality_is_judged_by_its_own_part_of_the_head() -> None:
+    """The embedding holds what is pooled of each modality's own positions, the first anchor's last."""
+    built, whole = model("alignmamba", unimodal_weight=1.0), batch()
+    out = built(whole)
+    assert out.unimodal is not None
+    parts = zip(out.embedding.split(16, 1), built.head.weight.split(16, 1), strict=True)
+    for (vector, weight), modality in zip(parts, ("video", "audio", "text"), strict=True):
+        expected = 3 * vector @ weight.T + built.head.bias
+        torch.testing.assert_close(out.unimodal.predictions[modality], expected, **MODEL)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_without_a_weight_or_company_there_is_none(name: str) -> None:
+    assert model(name, unimodal_weight=0.0)(batch()).unimodal is None
+    if name != "crossmodal-transformer":
+        one: dict[str, Any] = {"modalities": MODALITIES[:1], "unimodal_weight": 0.5}
+        whole = batch({"audio": [3, 2]}, modalities=MODALITIES[:1])
+        assert model(name, **one)(whole).unimodal is None
+
+
+def test_a_sequence_pooled_as_one_has_no_unimodal_losses() -> None:
+    assert model("alignmamba")(batch()).unimodal is not None
+    assert model("alignmamba", pool_by="sequence")(batch()).unimodal is None
+
+
+def test_the_weight_of_the_task_is_that_of_unimodal_losses_too() -> None:
+    objective = Supervised(model("alignmamba", unimodal_weight=0.4), TASK).eval()
+    whole = objective(Parcel(labelled(TASK)))[1][UNIMODAL]
+    objective.task_weight = 0.5
+    torch.testing.assert_close(objective(Parcel(labelled(TASK)))[1][UNIMODAL], 0.5 * whole)

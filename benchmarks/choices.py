@@ -1,12 +1,13 @@
 """Worth of each choice of the presets on UTD-MHAD, measured on validation subjects alone.
 
 Usage: ``python benchmarks/choices.py --source FOLDER_OF_ARCHIVES --out FOLDER [--subjects 5 7] [--only NAME
-...] [--shard 1/2]``
+...] [--missing-rates 0.4] [--shard 1/2]``
 
 Each variant differs from its preset in the options shown. It is trained once per validation subject,
 on the other odd subjects; its figure is the accuracy over all validation samples together (108 a subject: at
-.90 with two subjects, one standard error is 2 points). Training takes half the epochs of those settings. The
-test split is not looked at. Finished runs are not trained again; shards share a folder.
+.90 with two subjects, one standard error is 2 points). Training takes half the epochs of those settings. With
+missing rates, modalities are also withheld from the validation samples of the same runs. The test split is
+not looked at. Finished runs are not trained again; shards share a folder.
 """
 
 import argparse
@@ -15,7 +16,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from alignmamba import RunConfig, load_corpus, train
+import numpy as np
+
+from alignmamba import RunConfig, evaluate, load_corpus, train
+from alignmamba.data.missing_protocols import MissingConfig
 from alignmamba.recipes.configuration import read_config
 from alignmamba.recipes.run_directory import RunDirectory
 
@@ -36,10 +40,13 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "0.1, lambda 0": ("0.1", {"alignment.weight": 0.0}),
     "0.1, mean pooling": ("0.1", {"pooling": "mean"}),
     "default": ("default", {}),
+    "without unimodal losses": ("default", {"unimodal_weight": 0.0}),
+    "unimodal losses of weight 1": ("default", {"unimodal_weight": 1.0}),
     "pooled as one": ("default", {"pool_by": "sequence"}),
     "not centred": ("default", {"encoder.centring": "none", "encoders.inertial.centring": "none"}),
     "convolutions of width 5": ("default", {"encoder.kernel_size": 5, "encoders.inertial.kernel_size": 5}),
     "modality dropout 0.2": ("default", {"modality_dropout": 0.2}),
+    "modality dropout 0.2 instead": ("default", {"modality_dropout": 0.2, "unimodal_weight": 0.0}),
     "proportional": ("default", {"local.method": "proportional"}),
     "contrast over time": ("default", {"contrast.weight": 0.3}),
 }
@@ -60,9 +67,13 @@ def configuration(name: str, data: Path) -> RunConfig:
     )
 
 
-def accuracy(run: Path) -> float:
-    """Accuracy of a finished run on its validation split."""
-    return float(RunDirectory.open(run).metrics()["metrics"]["valid"]["accuracy"])
+def accuracies(run: Path, rates: list[float]) -> list[float]:
+    """Accuracies of a finished run on its validation split, complete and with modalities missing."""
+    found = [float(RunDirectory.open(run).metrics()["metrics"]["valid"]["accuracy"])]
+    for rate in rates:
+        scores = evaluate(run, split="valid", missing=MissingConfig(protocol="gcnet", rate=rate))
+        found.append(float(scores["metrics_missing"]["accuracy"]))
+    return found
 
 
 if __name__ == "__main__":
@@ -80,6 +91,9 @@ if __name__ == "__main__":
         metavar="NAME",
         help="variants to train",
     )
+    parser.add_argument(
+        "--missing-rates", type=float, nargs="+", default=[], help="rates to withhold modalities at too"
+    )
     parser.add_argument("--shard", default="1/1", help="part i of n of the runs, as i/n")
     given = parser.parse_args()
     part, parts = (int(number) for number in given.shard.split("/"))
@@ -93,7 +107,7 @@ if __name__ == "__main__":
             train(resume=run)
         else:
             train(configuration(name, place), out=run)
-    found: dict[str, float] = {}
+    found: dict[str, list[float]] = {}
     sizes = {
         subject: len(load_corpus(given.out / f"utd-valid{subject}").split("valid"))
         for subject in given.subjects
@@ -101,8 +115,8 @@ if __name__ == "__main__":
     for name in VARIANTS:
         runs = {subject: place_of(given.out, name, subject) for subject in given.subjects}
         if all((run / "metrics.json").exists() for run in runs.values()):
-            found[name] = sum(accuracy(runs[subject]) * sizes[subject] for subject in runs) / sum(
-                sizes.values()
-            )
-            print(f"{name:36s} {found[name]:.3f}")
+            every = {subject: accuracies(run, given.missing_rates) for subject, run in runs.items()}
+            columns = zip(*(np.multiply(every[subject], sizes[subject]) for subject in runs), strict=True)
+            found[name] = [float(sum(column)) / sum(sizes.values()) for column in columns]
+            print(f"{name:36s}", *(f"{value:.3f}" for value in found[name]))
     (given.out / "choices.json").write_text(json.dumps(found, indent=1) + "\n")

@@ -19,6 +19,7 @@ from typing import Any, Final
 import written_table
 from alignmamba import RunConfig, train
 from alignmamba.data.synthetic_family import Dials, family_scores, write_synthetic_family
+from alignmamba.methods import METHODS
 from alignmamba.models.network import merged
 from alignmamba.recipes.run_directory import RunDirectory
 
@@ -105,6 +106,9 @@ def configuration(row: str, data: Path, seed: int, epochs: int) -> RunConfig:
     """Settings of one run."""
     model, options = ROWS[row]
     solved = model in ("pooled-linear", "best-constant")
+    known = METHODS[model].network.config_class.model_fields
+    # No modality alone says anything here.
+    options = {**options, **({"unimodal_weight": 0.0} if "unimodal_weight" in known else {})}
     return RunConfig(
         data=str(data),
         model=model,

@@ -138,6 +138,9 @@ def test_tables_say_scores_differences_and_validation_and_plots_lie_beside(finis
     for name in ("sizes-accuracy", "sizes-accuracy-valid", "sizes-accuracy-missing-40"):
         assert (finished / "figures" / f"{name}.svg").read_bytes().startswith(b"<?xml")
         assert (finished / "figures" / f"{name}.png").is_file()
+        legend = (finished / "figures" / f"{name}.svg").read_text()
+        assert ("<!-- text alone -->" in legend) is ("missing" not in name), "no line without scores"
+        assert "<!-- late-fusion -->" in legend
 
 
 def test_the_page_has_a_section_with_command_plots_and_tables(

@@ -269,7 +269,7 @@ def _valid(grid: Grid, metric: str) -> ResultTable:
 
 def _curves(table: ResultTable) -> "Figure":
     """A line per row over the size, which is logarithmic, with intervals as bands; single modalities are
-    dotted, references dashed, the first row is the thickest.
+    dotted, references dashed, the first row is the thickest. A row without scores has no line.
     """
     from matplotlib import rc_context
     from matplotlib.figure import Figure
@@ -279,6 +279,8 @@ def _curves(table: ResultTable) -> "Figure":
         figure = Figure(figsize=(9, 4.5), layout="constrained")
         axes = figure.subplots()
         for number, (row, entries) in enumerate(zip(table.rows, table.entries, strict=True)):
+            if not any(entries):
+                continue
             colour = COLOURS[number % len(COLOURS)]
             known = [each or Entry(values=(), mean=None) for each in entries]
             axes.plot(
@@ -296,7 +298,8 @@ def _curves(table: ResultTable) -> "Figure":
         axes.set_xticks(sizes, [f"{size:,}" for size in sizes])
         axes.tick_params(axis="x", which="minor", bottom=False, labelbottom=False)
         axes.grid(visible=True, alpha=0.25)
-        figure.legend(fontsize="small", loc="outside right upper")
+        if any(map(any, table.entries)):
+            figure.legend(fontsize="small", loc="outside right upper")
     return figure
 
 

@@ -199,6 +199,8 @@ def _be_child(
         resource.setrlimit(resource.RLIMIT_FSIZE, (FILE_BYTES, FILE_BYTES))
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        for stops in (signal.SIGTERM, signal.SIGHUP):  # a library of the parent may have taken them
+            signal.signal(stops, signal.SIG_DFL)
         code = command(list(arguments))
     except SystemExit as stop:
         code = stop.code if isinstance(stop.code, int) else 0 if stop.code is None else 1

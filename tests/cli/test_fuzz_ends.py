@@ -157,6 +157,16 @@ def test_a_signal_reaches_a_command(tmp_path: Path) -> None:
     assert (end.code, end.signalled, judge(end)) == (-signal.SIGTERM, signal.SIGTERM, [])
 
 
+def test_a_handler_of_the_parent_does_not_reach_a_command(tmp_path: Path) -> None:
+    """Ray, for one, takes the signal in the process that starts it."""
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(15))
+    try:
+        end = run([], tmp_path, interrupt=(signal.SIGTERM, 0.3), command=lambda _: time.sleep(60) or 0)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert end.code == -signal.SIGTERM
+
+
 def test_a_case_with_a_fault_is_kept_as_it_was(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     def make(folder: Path, draw: random.Random) -> Case:
         (folder / "input").write_text(str(draw.random()))

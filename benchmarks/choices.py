@@ -115,8 +115,7 @@ if __name__ == "__main__":
     for name in VARIANTS:
         runs = {subject: place_of(given.out, name, subject) for subject in given.subjects}
         if all((run / "metrics.json").exists() for run in runs.values()):
-            every = {subject: accuracies(run, given.missing_rates) for subject, run in runs.items()}
-            columns = zip(*(np.multiply(every[subject], sizes[subject]) for subject in runs), strict=True)
-            found[name] = [float(sum(column)) / sum(sizes.values()) for column in columns]
+            every = [accuracies(run, given.missing_rates) for run in runs.values()]
+            found[name] = np.average(every, axis=0, weights=[sizes[subject] for subject in runs]).tolist()
             print(f"{name:36s}", *(f"{value:.3f}" for value in found[name]))
     (given.out / "choices.json").write_text(json.dumps(found, indent=1) + "\n")

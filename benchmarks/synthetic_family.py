@@ -106,9 +106,8 @@ def configuration(row: str, data: Path, seed: int, epochs: int) -> RunConfig:
     """Settings of one run."""
     model, options = ROWS[row]
     solved = model in ("pooled-linear", "best-constant")
-    known = METHODS[model].network.config_class.model_fields
-    # No modality alone says anything here.
-    options = {**options, **({"unimodal_weight": 0.0} if "unimodal_weight" in known else {})}
+    if "unimodal_weight" in METHODS[model].network.config_class.model_fields:
+        options = {**options, "unimodal_weight": 0.0}  # no modality alone says anything here
     return RunConfig(
         data=str(data),
         model=model,

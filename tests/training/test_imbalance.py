@@ -9,16 +9,19 @@ import torch
 from sklearn.utils.class_weight import compute_class_weight
 from toy import CLASSIFICATION, REGRESSION, ToyModel
 
-from alignmamba.contracts import Batch, ModalitySpec, Sample
+from alignmamba.contracts import Batch, ModalitySpec, Sample, Target, Task
 from alignmamba.data.loader import Loader, LoaderConfig
 from alignmamba.data.memory_splits import MemorySplit
+from alignmamba.data.sample_weights import check_sample_weights
 from alignmamba.errors import ConfigError, DataError
 from alignmamba.training.class_weights import class_weights
 from alignmamba.training.fit_config import FitConfig
+from alignmamba.training.loss_settings import check_loss_settings
 from alignmamba.training.objective import Parcel, Supervised
 
 SPECS = (ModalitySpec(name="text", dim=4), ModalitySpec(name="audio", dim=3))
 TARGETS = [0, 0, 0, 0, 0, 1, 1, 2]
+LABELS = Task(kind="multilabel", classes=("happy", "sad"))
 
 
 def samples(**labels: list[Any]) -> tuple[Sample, ...]:
@@ -113,6 +116,40 @@ def test_a_weight_that_is_none_is_refused(weight: Any) -> None:
 def test_weights_that_do_not_fit_the_task_are_refused() -> None:
     with pytest.raises(ConfigError, match=r"fit.class_weights: found 2, expected one for each of 3 classes"):
         class_weights(FitConfig(class_weights=(1.0, 2.0)), CLASSIFICATION, source(samples()))
-    for config in (FitConfig(class_weights="balanced"), FitConfig(focal_gamma=2)):
-        with pytest.raises(ConfigError, match=r"expected none for a regression"):
-            class_weights(config, REGRESSION, source(samples()))
+
+
+@pytest.mark.parametrize(
+    ("setting", "task"),
+    [
+        ({"class_weights": "balanced"}, REGRESSION),
+        ({"focal_gamma": 2.0}, REGRESSION),
+        ({"label_smoothing": 0.1}, REGRESSION),
+        ({"label_smoothing": 0.1}, LABELS),
+        ({"regression_loss": "ccc"}, CLASSIFICATION),
+    ],
+)
+def test_a_setting_of_a_loss_that_nothing_learns_by_is_refused(setting: dict[str, Any], task: Task) -> None:
+    name, value = next(iter(setting.items()))
+    with pytest.raises(ConfigError, match=f"fit.{name}: found {value!r}, expected"):
+        check_loss_settings(FitConfig(**setting), task)
+
+
+def test_a_further_target_has_a_use_for_settings_of_its_losses() -> None:
+    number = Target(name="valence", labels=("valence",), kind="regression")
+    judged = Task(
+        kind="regression",
+        further=(Target(name="mood", labels=("mood",), kind="classification", classes=("a", "b")),),
+    )
+    check_loss_settings(FitConfig(label_smoothing=0.1, regression_loss="ccc"), judged)
+    check_loss_settings(
+        FitConfig(regression_loss="ccc"), CLASSIFICATION.model_copy(update={"further": (number,)})
+    )
+
+
+def test_weights_of_which_none_counts_are_refused() -> None:
+    made = source(samples(trust=[0.0] * 8))
+    with pytest.raises(
+        DataError, match=r"label 'trust': found 0 for all samples of train, expected one above 0"
+    ):
+        check_sample_weights(made.split, "trust")
+    check_sample_weights(source(samples(trust=[0.0] * 7 + [0.5])).split, "trust")

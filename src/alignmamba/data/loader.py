@@ -20,7 +20,8 @@ from alignmamba.data.further_targets import further_targets
 from alignmamba.data.labelled_splits import is_labelled
 from alignmamba.data.missing_protocols import MissingConfig, WithheldSplit, withheld
 from alignmamba.data.randomness import generator
-from alignmamba.errors import AlignMambaError, ConfigError, DataError, TrainingError, shown
+from alignmamba.data.sample_weights import sample_weights
+from alignmamba.errors import AlignMambaError, ConfigError, DataError, TrainingError
 
 # Sorting within windows of this many batches removes most of the padding and leaves each batch's company
 # random.
@@ -424,21 +425,9 @@ def collate(
         ids=tuple(sample.id for sample in samples),
         targets=targets,
         further={name: torch.from_numpy(values) for name, values in further_targets(samples, task).items()},
-        weights=_weights(samples, weights) if weights else None,
+        weights=sample_weights(samples, weights) if weights else None,
         groups=_groups(samples),
     )
-
-
-def _weights(samples: Sequence[Sample], label: str) -> Tensor:
-    """Weight of each sample, (samples,) float64."""
-    found = [sample.labels.get(label) for sample in samples]
-    for sample, weight in zip(samples, found, strict=True):
-        if not isinstance(weight, int | float) or not 0 <= weight < math.inf:
-            raise DataError(
-                f"loader.weights: sample {sample.id!r}, label {label!r}: found"
-                f" {'none' if weight is None else shown(weight)}, expected a number from 0 on"
-            )
-    return torch.tensor(found, dtype=torch.float64)
 
 
 def _groups(samples: Sequence[Sample]) -> tuple[str, ...] | None:

@@ -16,6 +16,7 @@ from alignmamba.data.balanced_order import TARGET
 from alignmamba.data.labelled_splits import any_label_varies
 from alignmamba.data.loader import Loader
 from alignmamba.data.missing_protocols import withheld
+from alignmamba.data.sample_weights import check_sample_weights
 from alignmamba.data.standardise import fit_standardisation
 from alignmamba.errors import AlignMambaError, CheckpointError, ConfigError, TrainingError
 from alignmamba.evaluation.metrics import (
@@ -67,6 +68,7 @@ from alignmamba.training.checkpoints import LAST
 from alignmamba.training.fit_config import FitConfig, FitResult, require_loggers
 from alignmamba.training.inference import predict
 from alignmamba.training.loop import fit
+from alignmamba.training.loss_settings import check_loss_settings
 from alignmamba.training.progress import Progress, together
 from alignmamba.training.selection import VALIDATION_LOSS, selection
 
@@ -188,6 +190,9 @@ def plan(config: RunConfig, *, out: str | Path | None = None, overwrite: bool = 
     corpus = made.corpus
     complete = resolve(made.config, corpus)
     _check_thresholds(complete.fit.thresholds, corpus.task)
+    check_loss_settings(complete.fit, corpus.task)
+    if complete.loader.weights:
+        check_sample_weights(corpus.split("train"), complete.loader.weights)
     if complete.fit.class_weights == "balanced" and complete.loader.balance == TARGET:
         raise ConfigError(
             "loader.balance: found 'target' beside fit.class_weights 'balanced', expected one of the two"

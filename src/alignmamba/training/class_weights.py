@@ -18,14 +18,9 @@ def class_weights(config: FitConfig, task: Task, train: BatchSource) -> Tensor |
     classes of its own.
 
     Raises:
-        ConfigError: If the task has no classes, or another number of them, or all weights are 0.
+        ConfigError: If the task has another number of classes, or all weights are 0.
     """
     given = config.class_weights
-    if task.kind == "regression":
-        for name, value in (("class_weights", given), ("focal_gamma", config.focal_gamma)):
-            if value:
-                raise ConfigError(f"fit.{name}: found {value}, expected none for a regression")
-        return None
     if given is None:
         return None
     if given != "balanced":

@@ -42,6 +42,7 @@ from alignmamba.training.footprint import refuse_untrainable
 from alignmamba.training.inference import collect, known_scale
 from alignmamba.training.interrupts import Interrupted, Interrupts
 from alignmamba.training.logs import LOG, LOGS, Log, write_table
+from alignmamba.training.loss_settings import check_loss_settings
 from alignmamba.training.moving_average import AveragedWeights
 from alignmamba.training.objective import Minimise, Objective, Parcel, Supervised
 from alignmamba.training.progress import Progress
@@ -89,7 +90,8 @@ def fit(
 
     Raises:
         DataError: If a source has another role than its place here, is empty, or lacks targets.
-        ConfigError: If metric, precision or stages do not fit, or memory does not hold what training keeps.
+        ConfigError: If metric, losses, precision or stages do not fit, or memory does not hold what training
+            keeps.
         CheckpointError: If `run_dir` holds another run, or `resume` finds a checkpoint that does not fit.
         TrainingError: If a loss or gradient is not finite, no step was taken, or no epoch could be scored.
         Interrupted: On Ctrl-C, SIGTERM or a hangup, after saving. A second one ends the process at once.
@@ -97,6 +99,7 @@ def fit(
     check_source(train, "train")
     check_source(valid, "valid")
     require_loggers(config)
+    check_loss_settings(config, task)
     objective = model if isinstance(model, Objective) else Supervised(model, task)
     objective.regression_loss, objective.label_smoothing = config.regression_loss, config.label_smoothing
     check_rates(objective, config.rates or {})

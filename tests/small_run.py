@@ -1,5 +1,6 @@
 """A corpus and a model so small that a whole run takes a second."""
 
+import csv
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -65,3 +66,9 @@ def write_small_corpus(
     return write_corpus(
         path, splits, task=task, name="small", references=REFERENCES if kind == "classification" else {}
     )
+
+
+def rows_of(path: Path) -> list[dict[str, str]]:
+    """Rows of a CSV file of a run, by column."""
+    with path.open() as file:
+        return list(csv.DictReader(file))

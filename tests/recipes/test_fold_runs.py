@@ -1,6 +1,5 @@
 """Cross-validation of a model: a run a fold, resumed, evaluated, and scored together."""
 
-import csv
 import json
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from alignmamba.recipes.configuration import RunConfig, check_config
 from alignmamba.recipes.finished_run import evaluate
 from alignmamba.recipes.fold_runs import FOLDS, plan_folds, train_folds
 from alignmamba.recipes.training_run import plan, train
-from small_run import CONFIG, SIZES, write_small_corpus
+from small_run import CONFIG, SIZES, rows_of, write_small_corpus
 
 
 @pytest.fixture(scope="module")
@@ -38,8 +37,7 @@ def finished(corpus: Corpus, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_predictions_of_all_folds_cover_every_sample_once(corpus: Corpus, finished: Path) -> None:
-    with (finished / "predictions_test.csv").open(newline="") as file:
-        rows = list(csv.DictReader(file))
+    rows = rows_of(finished / "predictions_test.csv")
     assert sorted(row["id"] for row in rows) == sorted(i for each in corpus.splits.values() for i in each.ids)
     record = json.loads((finished / FOLDS).read_text())
     right = np.mean([row["target"] == row["prediction"] for row in rows])

@@ -19,6 +19,7 @@ from alignmamba.recipes.report.contents import gather
 from alignmamba.recipes.report.run_comparison import gather_runs
 from alignmamba.recipes.training_run import plan
 from alignmamba.recipes.tuning.tuning_plan import TuningOptions, plan_tuning
+from small_run import rows_of
 
 TARGETS = {
     "label_T": {"modality": "text"},
@@ -77,8 +78,7 @@ def test_scores_of_all_targets_stand_side_by_side_and_were_learned(run: Path) ->
 
 
 def test_predictions_have_columns_of_each_target(run: Path) -> None:
-    with (run / "predictions_test.csv").open() as file:
-        rows = list(csv.DictReader(file))
+    rows = rows_of(run / "predictions_test.csv")
     assert rows[0]["label_T.target"] == ""
     assert rows[1]["label_T.target"] != ""
     assert {row["mood.prediction"] for row in rows} <= {"up", "down"}

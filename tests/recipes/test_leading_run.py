@@ -1,6 +1,5 @@
 """Runs that are about several labels, or about ordered classes, from a corpus to tables."""
 
-import csv
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +16,7 @@ from alignmamba.models.network import Network
 from alignmamba.recipes.configuration import read_config
 from alignmamba.recipes.opened import open_run
 from alignmamba.recipes.training_run import plan
+from small_run import rows_of
 
 EMOTIONS = Task(kind="multilabel", classes=("happy", "sad"))
 
@@ -70,11 +70,6 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def run(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     settings = config(corpus, **{"fit.thresholds": "validation", "targets": {"arousal": {}}})
     return train(settings, out=tmp_path_factory.mktemp("run") / "run", progress=None).directory
-
-
-def rows_of(path: Path) -> list[dict[str, str]]:
-    with path.open() as file:
-        return list(csv.DictReader(file))
 
 
 def test_several_labels_are_learned_and_told(run: Path) -> None:

@@ -1,6 +1,5 @@
 """A run with a target of tokens, from labels of a corpus to tables."""
 
-import csv
 import json
 import math
 from pathlib import Path
@@ -21,6 +20,7 @@ from alignmamba.recipes.program_export import export_program
 from alignmamba.recipes.run_interface import interface_of
 from alignmamba.recipes.service.prediction_app import answers_of
 from alignmamba.recipes.training_run import plan
+from small_run import rows_of
 
 TARGETS = {"word": {}, "level": {}}
 
@@ -67,11 +67,6 @@ def config(corpus: Path, **overrides: Any) -> RunConfig:
 @pytest.fixture(scope="module")
 def run(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return train(config(corpus), out=tmp_path_factory.mktemp("run") / "run", progress=None).directory
-
-
-def rows_of(path: Path) -> list[dict[str, str]]:
-    with path.open() as file:
-        return list(csv.DictReader(file))
 
 
 def test_tokens_are_learned_though_the_task_has_no_weight(run: Path) -> None:

@@ -65,6 +65,7 @@ SHARED_SPACE: Final[SearchSpace] = {
     "options.d_model": Choice((32, 64, 128)),
     "options.depth": Whole(low=1, high=4),
     "options.dropout": Real(low=0.0, high=0.5),
+    "options.modality_dropout": Choice((0.0, 0.3)),
 }
 """Space of every method, as far as it has these settings."""
 

@@ -255,6 +255,7 @@ def test_the_first_trial_has_the_defaults_and_others_depend_on_the_seed_alone(
     first, second = map(_settings, plans)
     assert first == second
     expected = {"fit.learning_rate": 3e-3, "fit.weight_decay": 0.01, "options.dropout": 0.1}
+    expected |= {"options.modality_dropout": 0.0}
     of_votes = {"late-fusion": {"options.unimodal_weight": 0.5}}
     for name, trials in first.items():
         assert trials[0] == expected | of_votes.get(name, {})
@@ -520,6 +521,7 @@ def test_what_is_set_is_held_and_the_rest_is_searched(corpus: Path, tmp_path: Pa
                 "alignment": {"weight": 0.1},
                 "local": {"time_weight": 0.0},
                 "unimodal_weight": 0.0,
+                "modality_dropout": 0.0,
             },
         )
     for values, said in (

@@ -60,7 +60,8 @@ def place_of(out: Path, name: str, subject: int) -> Path:
 def configuration(name: str, data: Path) -> RunConfig:
     """Settings of one variant on one corpus."""
     preset, options = VARIANTS[name]
-    changed = {f"options.{key}": value for key, value in options.items()}
+    # weights that are chosen on valid would be judged by it
+    changed = {"options.modality_weights": "equal", **{f"options.{key}": v for key, v in options.items()}}
     return read_config(
         EXAMPLES / "utd_mhad.yaml",
         overrides={"data": str(data), "preset": preset, "fit.epochs": EPOCHS, **changed},

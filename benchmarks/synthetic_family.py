@@ -107,7 +107,8 @@ def configuration(row: str, data: Path, seed: int, epochs: int) -> RunConfig:
     model, options = ROWS[row]
     solved = model in ("pooled-linear", "best-constant")
     if "unimodal_weight" in METHODS[model].network.config_class.model_fields:
-        options = {**options, "unimodal_weight": 0.0}  # no modality alone says anything here
+        # no modality alone says anything here
+        options = {**options, "unimodal_weight": 0.0, "modality_weights": "equal"}
     return RunConfig(
         data=str(data),
         model=model,

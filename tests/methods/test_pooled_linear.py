@@ -94,7 +94,7 @@ def test_the_penalty_with_the_best_score_on_valid_is_kept() -> None:
 
 def test_all_penalties_are_tried_whatever_the_patience() -> None:
     task = TASKS["regression"]
-    constant = {"mae": 1.0}  # never better than the first
+    constant = {"mae": 1.0}
     result = fit(
         prepared(METHOD, task),
         *sources(METHOD, task, missing=False),
@@ -104,7 +104,7 @@ def test_all_penalties_are_tried_whatever_the_patience() -> None:
         higher_is_better={"mae": False},
         fabric=Fabric(accelerator="cpu", devices=1),
     )
-    assert (len(result.history), result.best_epoch, result.stopped) == (len(PENALTIES), 1, "epochs")
+    assert (len(result.history), result.stopped) == (len(PENALTIES), "epochs")
 
 
 def test_neither_seed_nor_order_of_batches_changes_it() -> None:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from small_models import LENGTHS, MODALITIES, TASK, batch, model
 
-from alignmamba.contracts import Batch, Standardisation, TargetScale, Task
+from alignmamba.contracts import Batch, Standardisation, TargetScale, Task, WeighsModalities
 from alignmamba.models.encoded import Head
 from alignmamba.training.objective import UNIMODAL, Parcel, Supervised
 from tolerances import MODEL
@@ -112,3 +112,42 @@ def test_the_weight_of_the_task_is_that_of_unimodal_losses_too() -> None:
     whole = objective(Parcel(labelled(TASK)))[1][UNIMODAL]
     objective.task_weight = 0.5
     torch.testing.assert_close(objective(Parcel(labelled(TASK)))[1][UNIMODAL], 0.5 * whole)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("task", KINDS.values(), ids=KINDS)
+def test_weights_of_modalities_are_those_of_their_vectors_in_the_head(name: str, task: Task) -> None:
+    built, whole = model(name, task=task, modality_weights="validation"), batch()
+    built.standardise(Standardisation(features={}, targets=TargetScale(mean=2.0, deviation=3.0)))
+    assert isinstance(built, WeighsModalities)
+    before, names = built(whole), built.weighed
+    assert set(names) == {"text", "audio", "video"}
+    present = torch.stack([whole.having(name) for name in names], 1)
+    alike = built.weighed_prediction(before.embedding, present, torch.ones(3))
+    torch.testing.assert_close(alike, before.prediction, **MODEL)
+    weights = torch.tensor([0.5, 2.0, 0.0])
+    weighed = built.weighed_prediction(before.embedding, present, weights)
+    changed = before.embedding.unflatten(1, (3, -1)) * weights[:, None]
+    expected = built.weighed_prediction(changed.flatten(1), present, torch.ones(3))
+    torch.testing.assert_close(weighed, expected, **MODEL)
+    built.weigh(weights)
+    torch.testing.assert_close(built(whole).prediction, weighed, **MODEL)
+    torch.testing.assert_close(built(whole).embedding, before.embedding, **MODEL)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_vectors_are_weighed_in_the_precision_of_the_head(name: str) -> None:
+    built, whole = model(name, modality_weights="validation").to(torch.bfloat16), batch()
+    assert isinstance(built, WeighsModalities)
+    embedding = built(whole.in_precision(torch.bfloat16)).embedding.float()
+    said = built.weighed_prediction(embedding, torch.ones(7, 3, dtype=torch.bool), torch.ones(3))
+    assert said.dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"modality_weights": "validation", "pool_by": "sequence"}], ids=["equal", "one vector"]
+)
+def test_a_network_without_vectors_to_weigh_says_so(options: dict[str, Any]) -> None:
+    built = model("alignmamba", **{"modality_weights": "equal", **options})
+    assert isinstance(built, WeighsModalities)
+    assert built.weighed == ()

@@ -186,7 +186,7 @@ def test_the_validation_loss_can_select() -> None:
 
 
 def test_patience_ends_training() -> None:
-    scores = iter([5.0, 4.0, 4.5, math.nan, 4.0, 1.0])
+    scores = iter([5.0, 4.0, 4.5, math.nan, 4.1, 1.0])
     result, _ = run(FitConfig(epochs=6, patience=3), score=lambda _: {"mae": next(scores)})
     assert (len(result.history), result.best_epoch, result.best_score, result.stopped) == (
         5,
@@ -194,6 +194,13 @@ def test_patience_ends_training() -> None:
         4.0,
         "patience",
     )
+
+
+def test_of_equal_scores_the_lower_loss_counts() -> None:
+    result, _ = run(FitConfig(epochs=6, learning_rate=0.05, patience=0), score=lambda _: {"mae": 2.0})
+    losses = [record["valid/loss/total"] for record in result.history]
+    assert losses[0] > min(losses)
+    assert result.best_epoch == losses.index(min(losses)) + 1
 
 
 def test_patience_0_never_stops() -> None:

@@ -71,6 +71,12 @@ def thresholds_line(thresholds: Mapping[str, float]) -> str:
     return f"labels are called, for accuracies and F1, from these probabilities on: {said}"
 
 
+def modality_weights_line(weights: Mapping[str, float]) -> str:
+    """Line about the factors on the vectors of modalities."""
+    said = ", ".join(f"{name} {value:.3f}" for name, value in weights.items())
+    return f"weights of modalities, chosen on valid: {said}"
+
+
 def patterns_table(patterns: Sequence[Mapping[str, Any]]) -> "Table":
     """One row per set of modalities that was kept, metrics in columns."""
     metrics = list(patterns[0]["metrics"])

@@ -11,6 +11,7 @@ from alignmamba.cli.terminal_tables import (
     labels_table,
     metrics_table,
     missing_line,
+    modality_weights_line,
     reference_table,
     thresholds_line,
 )
@@ -215,7 +216,7 @@ class Train(SettingVerb):
     def _show_result(self, result: "RunResult") -> None:
         if self.json:
             facts = {name: getattr(result, name) for name in _SHOWN}
-            more = ("notes", "missing", "thresholds")
+            more = ("notes", "missing", "thresholds", "modality_weights")
             facts |= {name: getattr(result, name) for name in more if getattr(result, name)}
             self.emit({"run": str(result.directory), "seed": result.config.seed, **facts})
             return
@@ -226,6 +227,8 @@ class Train(SettingVerb):
         for role, scores in list(columns.items())[-1:]:
             if (labels := labels_table(f"labels, {role}", scores)) is not None:
                 screen.print(labels)
+        if result.modality_weights is not None:
+            screen.print(modality_weights_line(result.modality_weights), soft_wrap=True)
         if result.thresholds is not None:
             screen.print(thresholds_line(result.thresholds), soft_wrap=True)
         if result.missing is not None:

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
         TargetScale,
         TokenVectors,
         Unimodal,
+        WeighsModalities,
     )
 
 __all__ = [
@@ -65,6 +66,7 @@ __all__ = [
     "Task",
     "TokenVectors",
     "Unimodal",
+    "WeighsModalities",
     "configurations",
     "dotted_keys",
     "labelled",
@@ -79,6 +81,7 @@ _OF_OUTPUTS = (
     "TargetScale",
     "TokenVectors",
     "Unimodal",
+    "WeighsModalities",
 )
 
 if not TYPE_CHECKING:  # a type checker reads the imports above, and so refuses a name that is not there

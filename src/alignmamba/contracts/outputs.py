@@ -148,6 +148,33 @@ class ScalesTargets(ABC):
         return {}
 
 
+class WeighsModalities(ABC):
+    """A model whose embedding holds a vector of each modality, side by side, and whose prediction can be
+    given a weight of each of them after training.
+
+    A model of your own says so by inheriting from this class.
+    """
+
+    @property
+    @abstractmethod
+    def weighed(self) -> tuple[str, ...]:
+        """Modalities in the order of their vectors; none where no weights are to be chosen."""
+
+    @abstractmethod
+    def weighed_prediction(self, embedding: Tensor, present: Tensor, weights: Tensor) -> Tensor:
+        """Prediction, as of an `Output`, if the modalities had these weights.
+
+        Args:
+            embedding: (batch, channel), of an `Output` in evaluation mode.
+            present: (batch, modality) bool: what each sample has.
+            weights: (modality,) in the order of `weighed`; 1 is the prediction of the `Output` itself.
+        """
+
+    @abstractmethod
+    def weigh(self, weights: Tensor) -> None:
+        """Predict with these weights, (modality,), from now on: they become a part of the model's own."""
+
+
 class FollowsTraining(ABC):
     """A model that changes with the progress of training, beside what it learns: a prior that fades away.
 

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from alignmamba.contracts import Batch, FollowsTraining, Output, Plan, TokenVectors
 from alignmamba.errors import ConfigError, ShapeError
-from alignmamba.models.encoded import Encoded, Head, ReadsTokens
-from alignmamba.models.side_by_side import SideBySideConfig, of_vectors
+from alignmamba.models.encoded import Encoded, Head
+from alignmamba.models.side_by_side import SideBySide, SideBySideConfig
 from alignmamba.nn.alignment import (
     Contrast,
     ContrastConfig,
@@ -41,6 +41,7 @@ class AlignMambaConfig(SideBySideConfig, MambaConfig):
         "default": {
             "pool_by": "modality",
             "unimodal_weight": 0.5,
+            "modality_weights": "validation",
             "encoder": {"centring": "learned", "kernel_size": 11},
         },
         "0.1": {},
@@ -89,8 +90,8 @@ class AlignMambaConfig(SideBySideConfig, MambaConfig):
     """Transport distance of encoded tokens: a loss by which local alignment learns."""
 
     @property
-    def learns_alone(self) -> bool:
-        return super().learns_alone and self.pool_by == "modality"
+    def has_vectors(self) -> bool:
+        return super().has_vectors and self.pool_by == "modality"
 
     @model_validator(mode="after")
     def _tokens_are_of_the_anchor(self) -> Self:
@@ -143,7 +144,7 @@ class StreamState:
         )
 
 
-class AlignMamba(ReadsTokens[AlignMambaConfig], FollowsTraining):
+class AlignMamba(SideBySide[AlignMambaConfig], FollowsTraining):
     """Fusion of any number of modalities, any of which may be missing from any sample.
 
     A sample is aligned to its anchor, the first modality it has in the configured order. Every other modality
@@ -163,6 +164,7 @@ class AlignMamba(ReadsTokens[AlignMambaConfig], FollowsTraining):
         },
         "content alone": {"options": {"local": {"time_weight": 0.0}}},
         "w/o unimodal losses": {"options": {"unimodal_weight": 0.0}},
+        "equal weights": {"options": {"modality_weights": "equal"}},
         "pooled as one": {"options": {"pool_by": "sequence"}},
         "not centred": {"options": {"encoder": {"centring": "none"}}},
         "narrow convolutions": {"options": {"encoder": {"kernel_size": 5}}},
@@ -180,6 +182,10 @@ class AlignMamba(ReadsTokens[AlignMambaConfig], FollowsTraining):
     def follow_training(self, progress: float) -> None:
         if self.prior is not None:
             self.prior.follow(progress)
+
+    @property
+    def vectors(self) -> tuple[str, ...]:
+        return self.config.anchors[::-1]
 
     @property
     def timed(self) -> tuple[str, ...]:
@@ -207,7 +213,7 @@ class AlignMamba(ReadsTokens[AlignMambaConfig], FollowsTraining):
         embedding = torch.cat([self._pooled(read, mask) for mask in masks], 1)
         return Output(
             prediction=self.head(embedding),
-            unimodal=of_vectors(self.head, embedding, encoded, self.config.anchors[::-1], self.config),
+            unimodal=self._unimodal(embedding, encoded),
             losses=fused.losses,
             embedding=embedding,
             tokens=self._tokens_of(read, fused, encoded),

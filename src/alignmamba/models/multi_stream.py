@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from alignmamba.contracts import Output, TokenVectors
-from alignmamba.models.encoded import ConfigT, Encoded, Head, ReadsTokens, presence
-from alignmamba.models.side_by_side import SideBySideConfig, of_vectors, of_votes
+from alignmamba.models.encoded import Encoded, Head, presence
+from alignmamba.models.side_by_side import SideBySide, SideBySideConfig, SideT
 from alignmamba.nn.alignment import Tokens
 from alignmamba.nn.attention import AttentionConfig, CrossModalStack
 from alignmamba.nn.by_name import ModulesByName
@@ -17,7 +17,7 @@ from alignmamba.nn.mamba import MambaConfig, MambaStack
 from alignmamba.ops import resample
 
 
-class _MultiStream(ReadsTokens[ConfigT], ABC):
+class _MultiStream(SideBySide[SideT], ABC):
     """A stream for each modality, with outputs of its own."""
 
     @abstractmethod
@@ -77,7 +77,7 @@ class MultiStreamMamba(_MultiStream[MultiStreamMambaConfig]):
         streams = self._streams(encoded)
         embedding = torch.cat([self._pooled(s.x, s.mask) for s in streams.values()], 1)
         tokens = self._own(streams, encoded, self.config.task.labelled_tokens)
-        alone = of_vectors(self.head, embedding, encoded, tuple(streams), self.config)
+        alone = self._unimodal(embedding, encoded)
         return Output(prediction=self.head(embedding), unimodal=alone, embedding=embedding, tokens=tokens)
 
     def _streams(self, encoded: Encoded) -> dict[str, Tokens]:
@@ -171,7 +171,7 @@ class CrossmodalTransformer(_MultiStream[CrossmodalTransformerConfig]):
         streams = self._streams(encoded)
         embedding = torch.cat([self._pooled(s.x, s.mask) for s in streams.values()], 1)
         tokens = self._own(streams, encoded, self.config.task.labelled_tokens)
-        alone = of_vectors(self.head, embedding, encoded, tuple(streams), self.config)
+        alone = self._unimodal(embedding, encoded)
         return Output(prediction=self.head(embedding), unimodal=alone, embedding=embedding, tokens=tokens)
 
     @property
@@ -225,16 +225,32 @@ class LateFusion(_MultiStream[LateFusionConfig]):
         return len(self.stacks) * self.config.d_model
 
     def _read(self, encoded: Encoded) -> Output:
-        present = presence(encoded)
-        pooled = {name: self._pooled(s.x, s.mask) for name, s in self._streams(encoded).items()}
-        votes = {name: self.heads[name](vector) for name, vector in pooled.items()}
-        # (batch, modality, ...)
-        every = torch.stack([*votes.values()], 1)
-        counted = present.view(*present.shape, *(1,) * (every.ndim - 2))
-        prediction = torch.where(counted, every, 0).sum(1) / counted.sum(1)
-        alone = of_votes(votes, encoded, self.config)
-        return Output(prediction=prediction, unimodal=alone, embedding=torch.cat([*pooled.values()], 1))
+        pooled = [self._pooled(s.x, s.mask) for s in self._streams(encoded).values()]
+        embedding = torch.cat(pooled, 1)
+        votes = self._votes(embedding)
+        return Output(
+            prediction=_mean_vote(votes, presence(encoded)),
+            unimodal=self._of_votes(votes, encoded) if self._speaks_alone else None,
+            embedding=embedding,
+        )
+
+    def _votes(self, embedding: Tensor) -> Tensor:
+        """Predictions of each modality, (batch, modality, ...)."""
+        vectors = embedding.chunk(len(self.vectors), 1)
+        return torch.stack([self.heads[name](x) for name, x in zip(self.vectors, vectors, strict=True)], 1)
+
+    def _said(self, embedding: Tensor, present: Tensor) -> Tensor:
+        return _mean_vote(self._votes(embedding), present)
+
+    def _parts(self) -> tuple[Tensor, ...]:
+        return tuple(self.heads[name].get_parameter("weight") for name in self.vectors)
 
     def _streams(self, encoded: Encoded) -> dict[str, Tokens]:
         streams = self._with_absent(encoded)
         return {name: replace(s, x=self.stacks[name](s.x, s.mask)) for name, s in streams.items()}
+
+
+def _mean_vote(votes: Tensor, present: Tensor) -> Tensor:
+    """Mean of the votes, (batch, modality, ...), of the modalities that are present."""
+    counted = present.view(*present.shape, *(1,) * (votes.ndim - 2))
+    return torch.where(counted, votes, 0).sum(1) / counted.sum(1)

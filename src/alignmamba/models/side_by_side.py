@@ -1,13 +1,15 @@
-"""Embeddings in which the vectors of all modalities stand side by side, and a loss of each of them."""
+"""Networks in whose embedding the vectors of all modalities stand side by side."""
 
-from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, ClassVar
+from abc import ABC
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
+import torch
 from pydantic import Field
-from torch import Tensor
+from torch import Tensor, nn
 
-from alignmamba.contracts import Unimodal
-from alignmamba.models.encoded import Encoded, FusionConfig
+from alignmamba.contracts import Unimodal, WeighsModalities
+from alignmamba.models.encoded import Encoded, FusionConfig, ReadsTokens
 from alignmamba.models.heads import Head
 from alignmamba.ops.backends import exporting
 
@@ -15,45 +17,98 @@ from alignmamba.ops.backends import exporting
 class SideBySideConfig(FusionConfig):
     """Fields of a network that pools each modality to a vector of its own."""
 
-    SILENT: ClassVar[Mapping[str, Any]] = {**FusionConfig.SILENT, "unimodal_weight": 0.0}
+    SILENT: ClassVar[Mapping[str, Any]] = {
+        **FusionConfig.SILENT,
+        "unimodal_weight": 0.0,
+        "modality_weights": "equal",
+    }
 
     unimodal_weight: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
     """Weight of the unimodal losses: the mean over a sample's modalities of the task loss of what the head
     says of the vector of each. With one modality, or one vector of the whole sequence, there are none."""
+    modality_weights: Literal["equal", "validation"] = "equal"
+    """Weights of the vectors of modalities in the prediction: those that training has led to, or these times
+    factors that are chosen on the valid split after training, also where `fit.rates` leaves the head alone.
+    With one vector there are none."""
+
+    @property
+    def has_vectors(self) -> bool:
+        """True where several modalities have a vector each."""
+        return len(self.anchors) > 1
 
     @property
     def learns_alone(self) -> bool:
         """True where there are unimodal losses."""
-        return self.unimodal_weight > 0 and len(self.anchors) > 1
+        return self.unimodal_weight > 0 and self.has_vectors
 
 
-def of_vectors(
-    head: Head, embedding: Tensor, encoded: Encoded, order: Sequence[str], config: SideBySideConfig
-) -> Unimodal | None:
-    """Unimodal predictions of a head that fuses: its score of all is the mean of its scores of each.
-
-    Wang, Tran and Feiszli, "What Makes Training Multi-modal Classification Networks Hard?", CVPR 2020, add
-    losses of unimodal heads to that of the fusion (eq. 3); these heads are parts of the one that fuses.
-
-    Args:
-        head: Reads the embedding.
-        embedding: (batch, modality * channel).
-        encoded: Tokens of each modality, for what a sample has.
-        order: Modalities in the order of their vectors.
-        config: Has the weight.
-
-    Returns:
-        ``None`` where there are no such losses, and in an exported program, which predicts.
-    """
-    if not config.learns_alone or exporting():
-        return None
-    votes = dict(zip(order, head.of_each(embedding, len(order)).unbind(1), strict=True))
-    return of_votes(votes, encoded, config)
+SideT = TypeVar("SideT", bound=SideBySideConfig)
 
 
-def of_votes(votes: Mapping[str, Tensor], encoded: Encoded, config: SideBySideConfig) -> Unimodal | None:
-    """Unimodal predictions of heads of their own, by modality, as `of_vectors` gives them."""
-    if not config.learns_alone or exporting():
-        return None
-    present = {name: encoded[name].mask.any(1) for name in votes}
-    return Unimodal(predictions=votes, present=present, weight=config.unimodal_weight)
+class SideBySide(ReadsTokens[SideT], WeighsModalities, ABC):
+    """A network whose linear head reads one vector of each modality."""
+
+    head: nn.Module
+
+    @property
+    def vectors(self) -> tuple[str, ...]:
+        """Modalities in the order of their vectors in the embedding."""
+        return self.config.anchors
+
+    @property
+    def weighed(self) -> tuple[str, ...]:
+        chosen = self.config.modality_weights == "validation" and self.config.has_vectors
+        return self.vectors if chosen else ()
+
+    def weighed_prediction(self, embedding: Tensor, present: Tensor, weights: Tensor) -> Tensor:
+        vectors = embedding.unflatten(1, (len(self.vectors), -1)) * weights[:, None]
+        said = self._said(vectors.flatten(1).to(self._parts()[0]), present)
+        return said if self.target_scaling is None else self.target_scaling(said)
+
+    @torch.no_grad()
+    def weigh(self, weights: Tensor) -> None:
+        for weight, part in zip(weights.tolist(), self._parts(), strict=True):
+            part.mul_(weight)
+
+    def _said(self, embedding: Tensor, present: Tensor) -> Tensor:
+        """Prediction of a head for vectors, of which each sample has those that are present."""
+        del present
+        said: Tensor = self.head(embedding)
+        return said
+
+    def _parts(self) -> tuple[Tensor, ...]:
+        """Weights of the head for each vector."""
+        assert isinstance(self.head, Head)
+        return self.head.weight.chunk(len(self.vectors), 1)
+
+    @property
+    def _speaks_alone(self) -> bool:
+        """True where there are unimodal losses; an exported program has none, as it predicts."""
+        return self.config.learns_alone and not exporting()
+
+    def _unimodal(self, embedding: Tensor, encoded: Encoded) -> Unimodal | None:
+        """Unimodal predictions of a head that fuses: its score of all is the mean of its scores of each.
+
+        Wang, Tran and Feiszli, "What Makes Training Multi-modal Classification Networks Hard?", CVPR 2020,
+        add losses of unimodal heads to that of the fusion (eq. 3); these heads are parts of the one that
+        fuses.
+
+        Args:
+            embedding: (batch, modality * channel).
+            encoded: Tokens of each modality, for what a sample has.
+
+        Returns:
+            ``None`` where there are no such losses.
+        """
+        if not self._speaks_alone:
+            return None
+        assert isinstance(self.head, Head)
+        return self._of_votes(self.head.of_each(embedding, len(self.vectors)), encoded)
+
+    def _of_votes(self, votes: Tensor, encoded: Encoded) -> Unimodal:
+        """Unimodal predictions, (batch, modality) or (batch, modality, class), by modality."""
+        return Unimodal(
+            predictions=dict(zip(self.vectors, votes.unbind(1), strict=True)),
+            present={name: encoded[name].mask.any(1) for name in self.vectors},
+            weight=self.config.unimodal_weight,
+        )

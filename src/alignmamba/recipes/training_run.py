@@ -134,6 +134,8 @@ class RunResult:
     """Facts of what is withheld: ``protocol``, ``rate`` and the ``effective_rate`` of valid and test."""
     thresholds: Mapping[str, float] | None = None
     """Probabilities from which labels are called, of targets of several labels."""
+    modality_weights: Mapping[str, float] | None = None
+    """Factor on the vector of each modality in the prediction, where they were chosen on the valid split."""
     first_process: bool = True
     """False in all but one of several processes that trained together; that one speaks for all."""
 
@@ -360,6 +362,8 @@ def _train(
             metrics, rates, notes = {"valid": valid_losses(result)}, {}, []
         summary = _summary(model, corpus, metrics, result)
         notes += run.resumed_under()
+        if result.modality_weights:
+            summary["modality_weights"] = dict(result.modality_weights)
         if model.thresholds:
             summary["thresholds"] = in_words(model.thresholds, corpus.task)
         if notes:
@@ -529,7 +533,7 @@ def _result(
     """The contents of ``metrics.json`` with what they belong to."""
     identity = run.identity()
     names = {each.name for each in fields(RunResult)} - {"directory", "config", "digest", "corpus"}
-    names -= {"notes", "missing", "thresholds", "first_process"}
+    names -= {"notes", "missing", "thresholds", "modality_weights", "first_process"}
     try:
         return RunResult(
             directory=run.path,
@@ -539,6 +543,7 @@ def _result(
             notes=tuple(summary.get("notes", ())),
             missing=summary.get("missing"),
             thresholds=summary.get("thresholds"),
+            modality_weights=summary.get("modality_weights"),
             first_process=first_process,
             **{name: summary[name] for name in names},
         )

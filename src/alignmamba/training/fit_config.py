@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
@@ -44,10 +44,12 @@ class FitConfig(Config):
     gradient_clip: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1.0
     """Largest norm of the gradient over all parameters; 0 does not clip."""
     patience: Annotated[int, Field(ge=0)] = 10
-    """Epochs without improvement on the valid split after which training stops; 0 never stops early."""
+    """Epochs on the valid split of which none is the best so far, by `select`, after which training stops; 0
+    never stops early."""
     select: str = "auto"
     """Metric on the valid split that picks the best epoch; auto: accuracy of one class, auroc of several
-    labels, mae of a regression, and the loss where `task_weight` is 0; loss: the total loss."""
+    labels, mae of a regression, and the loss where `task_weight` is 0; loss: the total loss. Of equal scores
+    the one with the lower total loss counts."""
     task_weight: _Weight = 1.0
     """Weight of the loss of the target that the corpus is about; 0 learns from further targets alone."""
     ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.0
@@ -102,11 +104,14 @@ class FitResult:
     best_epoch: int
     """Best epoch, from 1."""
     best_score: float
-    """Its score on the valid split."""
+    """Its score on the valid split, before weights of modalities are chosen there."""
     optimiser_steps: int
     """Steps that changed the weights; mixed precision may have skipped some others."""
     stopped: Literal["epochs", "patience"]
     """Reason why training ended."""
+    modality_weights: Mapping[str, float] = field(default_factory=dict)
+    """Factor on the vector of each modality that was chosen on the valid split afterwards; nothing where none
+    are."""
 
 
 def require_loggers(config: FitConfig) -> None:

@@ -81,6 +81,7 @@ class State:
     seconds: float = 0.0  # spent on this epoch so far
     best_epoch: int = 0  # of the stage, from 1; 0 while there is none
     best_score: float = math.nan
+    best_loss: float = math.nan  # of the best epoch, which decides between equal scores; 0.3 saved none
     stopped: str = ""
     history: list[dict[str, float]] = field(default_factory=list)
     # The epoch's sums over this process's samples; unlike all above they differ between processes.

@@ -43,10 +43,11 @@ from alignmamba.training.inference import collect, known_scale
 from alignmamba.training.interrupts import Interrupted, Interrupts
 from alignmamba.training.logs import LOG, LOGS, Log, write_table
 from alignmamba.training.loss_settings import check_loss_settings
+from alignmamba.training.modality_weights import weigh_modalities
 from alignmamba.training.moving_average import AveragedWeights
 from alignmamba.training.objective import Minimise, Objective, Parcel, Supervised
 from alignmamba.training.progress import Progress
-from alignmamba.training.selection import check_metric, column, improves, selection
+from alignmamba.training.selection import VALIDATION_LOSS, check_metric, column, improves, selection
 from alignmamba.training.stages import check_rates, check_stages, optimiser
 from alignmamba.training.step_moments import looked_ahead
 
@@ -380,10 +381,12 @@ def _judge(run: Run, state: State) -> bool:
     record["learning_rate"] = state.learning_rate
     record["seconds"] = state.seconds + time.perf_counter() - started
     state.history.append(record)
-    value = record[column(run.metric)]
+    value, loss = record[column(run.metric)], record.get(column(VALIDATION_LOSS), math.nan)
     best = improves(value, state.best_score, higher_is_better=run.higher_is_better.get(run.metric, False))
+    # Shares of few samples are often equal, and the first of such epochs is seldom the best.
+    best |= value == state.best_score and improves(loss, state.best_loss, higher_is_better=False)
     if best:
-        state.best_epoch, state.best_score = state.epoch + 1, value
+        state.best_epoch, state.best_score, state.best_loss = state.epoch + 1, value, loss
         _keep_best(run, state)
     return best
 
@@ -436,6 +439,7 @@ def _finish(run: Run, state: State) -> FitResult:
             f" precision {run.config.precision}"
         )
     _restore_best(run, state)
+    weights = weigh_modalities(run.objective, run.valid, run.fabric)
     return FitResult(
         history=tuple(state.history),
         metric=run.metric,
@@ -443,6 +447,7 @@ def _finish(run: Run, state: State) -> FitResult:
         best_score=state.best_score,
         optimiser_steps=state.optimiser_steps,
         stopped="patience" if state.stopped == "patience" else "epochs",
+        modality_weights=weights,
     )
 
 

@@ -190,7 +190,7 @@ class Objective(nn.Module, ABC):
             ShapeError: If the network returns no `Output`, or a prediction or term of another shape.
             ConfigError: If a term is called ``total``.
         """
-        batch, output = self._output(parcel.batch)
+        batch, output = self.output_of(parcel.batch)
         expected = (len(batch),) if self.task.kind == "regression" else (len(batch), self.task.num_outputs)
         of_targets = expected if self.task.kind == "multilabel" else (len(batch),)
         if batch.targets is not None and tuple(batch.targets.shape) != of_targets:
@@ -220,7 +220,7 @@ class Objective(nn.Module, ABC):
             losses = {name: value * batch.weights.to(value) for name, value in losses.items()}
         return predicted, losses
 
-    def _output(self, batch: Batch) -> tuple[Batch, Output]:
+    def output_of(self, batch: Batch) -> tuple[Batch, Output]:
         """The batch in the network's precision, and what the network says of it."""
         dtype = next((p.dtype for p in self.model.parameters()), torch.float32)
         batch = batch.in_precision(dtype)
@@ -280,7 +280,7 @@ class Objective(nn.Module, ABC):
 
     def pairs_of(self, batch: Batch) -> dict[str, Pairs]:
         """Predictions and targets of each regression of a batch, by the loss term that they decide."""
-        batch, output = self._output(batch)
+        batch, output = self.output_of(batch)
         found = {}
         if self.task.kind == "regression" and batch.targets is not None:
             found[TASK] = self._pairs_of_task(batch, output.prediction)
@@ -326,7 +326,7 @@ class Objective(nn.Module, ABC):
             (classes,), and focused by ``focal_gamma``.
         """
         return self._target_error(
-            self.task, prediction, targets, _has_value(self.task, targets), self.target_scale
+            self.task, prediction, targets, has_value(self.task, targets), self.target_scale
         )
 
     def _target_error(
@@ -436,7 +436,7 @@ def _is_known(target: Target, batch: Batch) -> bool:
     return target.name in batch.further and target.tokens in (None, *batch.modalities)
 
 
-def _has_value(target: Task | Target, values: Tensor) -> Tensor:
+def has_value(target: Task | Target, values: Tensor) -> Tensor:
     """True at values of a target that are known."""
     return values >= 0 if target.has_one_class else ~values.isnan()
 
@@ -446,7 +446,7 @@ def _truth(target: Target, batch: Batch, output: Output) -> tuple[Tensor, Tensor
     modality.
     """
     truth = batch.further[target.name]
-    known = _has_value(target, truth)
+    known = has_value(target, truth)
     if target.tokens is not None:
         read = output.tokens[target.tokens].mask
         known = known & (read if known.ndim == 2 else read[..., None])

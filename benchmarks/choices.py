@@ -18,10 +18,10 @@ from typing import Any
 
 import numpy as np
 
-from alignmamba import RunConfig, evaluate, load_corpus, train
-from alignmamba.data.missing_protocols import MissingConfig
+from alignmamba import RunConfig, load_corpus, train
 from alignmamba.recipes.configuration import read_config
 from alignmamba.recipes.run_directory import RunDirectory
+from missing_scores import missing_scores
 
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
 sys.path.insert(0, str(EXAMPLES))
@@ -70,11 +70,8 @@ def configuration(name: str, data: Path) -> RunConfig:
 
 def accuracies(run: Path, rates: list[float]) -> list[float]:
     """Accuracies of a finished run on its validation split, complete and with modalities missing."""
-    found = [float(RunDirectory.open(run).metrics()["metrics"]["valid"]["accuracy"])]
-    for rate in rates:
-        scores = evaluate(run, split="valid", missing=MissingConfig(protocol="gcnet", rate=rate))
-        found.append(float(scores["metrics_missing"]["accuracy"]))
-    return found
+    complete = float(RunDirectory.open(run).metrics()["metrics"]["valid"]["accuracy"])
+    return [complete, *missing_scores(run, "valid", "accuracy", rates)]
 
 
 if __name__ == "__main__":

@@ -15,18 +15,15 @@ import numpy as np
 import torch
 
 from alignmamba import open_run
-from alignmamba.data.missing_protocols import MissingConfig
 from alignmamba.recipes.experiments.grid_directory import ExperimentDirectory
 from alignmamba.recipes.opened import Run
+from missing_scores import missing_scores
 
 
 def scores(run: Run, metric: str, rates: list[float]) -> list[float]:
     """Scores of the run on test, complete and with modalities missing."""
-    found = [float(run.evaluate(split="test")["metrics"][metric])]
-    for rate in rates:
-        missing = MissingConfig(protocol="gcnet", rate=rate)
-        found.append(float(run.evaluate(split="test", missing=missing)["metrics_missing"][metric]))
-    return found
+    complete = float(run.evaluate(split="test")["metrics"][metric])
+    return [complete, *missing_scores(run, "test", metric, rates)]
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,14 +21,14 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = tmp_path_factory.mktemp("weighed") / "corpus"
     random = np.random.default_rng(0)
 
-    def part(count: int) -> dict[str, object]:
+    def part(count: int) -> dict[str, Any]:
         classes = [row % 2 for row in range(count)]
         sound = [random.normal(size=(6, 3)) + 1.5 * each for each in classes]
         lips = [None if row % 5 == 4 else 3 * random.normal(size=(5, 4)) for row in range(count)]
         return {"features": {"sound": sound, "lips": lips}, "targets": classes}
 
-    splits = {"train": part(24), "valid": part(20), "test": part(20)}
-    write_corpus(place, splits, task=Task(kind="classification", classes=("no", "yes")))  # type: ignore[arg-type]
+    task = Task(kind="classification", classes=("no", "yes"))
+    write_corpus(place, {"train": part(24), "valid": part(20), "test": part(20)}, task=task)
     return place
 
 

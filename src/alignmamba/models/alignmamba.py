@@ -223,7 +223,7 @@ class AlignMamba(SideBySide[AlignMambaConfig], FollowsTraining):
     def _tokens_read(self, encoded: Encoded) -> tuple[Mapping[str, TokenVectors], Mapping[str, Tensor]]:
         fused = self._fused(encoded)
         read = self.backbone(fused.x, fused.mask)
-        order = tuple(reversed(self.config.anchors))
+        order = self.vectors
         if self.config.local.method == "none":
             return self._placed(read, fused.mask, fused.stream, encoded, order), fused.losses
         anchor, is_anchor = first_present(encoded)
@@ -271,7 +271,7 @@ class AlignMamba(SideBySide[AlignMambaConfig], FollowsTraining):
         """
         encoded = self._encoded(batch)
         streams, _ = self._aligned(encoded, *first_present(encoded))
-        return {name: streams[name] for name in reversed(self.config.anchors)}
+        return {name: streams[name] for name in self.vectors}
 
     def step(
         self, token: Tensor, state: StreamState | None = None, *, valid: Tensor | None = None
@@ -371,7 +371,7 @@ class AlignMamba(SideBySide[AlignMambaConfig], FollowsTraining):
 
     def _fused(self, encoded: Encoded) -> FusedTokens:
         anchor, is_anchor = first_present(encoded)
-        order = list(reversed(self.config.anchors))
+        order = self.vectors
         streams, plans = self._aligned(encoded, anchor, is_anchor)
         if self.config.local.method == "none":
             tokens, mask, stream = merge_by_time([streams[name] for name in order])

@@ -146,6 +146,15 @@ def test_a_further_target_has_a_use_for_settings_of_its_losses() -> None:
     )
 
 
+def test_a_concordance_of_one_sample_is_refused() -> None:
+    agreed = FitConfig(regression_loss="ccc")
+    with pytest.raises(ConfigError, match="found 'ccc' and steps of one sample, expected steps of several"):
+        check_loss_settings(agreed, REGRESSION, step=1)
+    check_loss_settings(agreed, REGRESSION, step=2)
+    level = Target(name="level", labels=("level",), kind="regression", tokens="audio")
+    check_loss_settings(agreed, CLASSIFICATION.model_copy(update={"further": (level,)}), step=1)
+
+
 def test_weights_of_which_none_counts_are_refused() -> None:
     made = source(samples(trust=[0.0] * 8))
     with pytest.raises(

@@ -192,7 +192,8 @@ def plan(config: RunConfig, *, out: str | Path | None = None, overwrite: bool = 
     corpus = made.corpus
     complete = resolve(made.config, corpus)
     _check_thresholds(complete.fit.thresholds, corpus.task)
-    check_loss_settings(complete.fit, corpus.task)
+    batch, divided = complete.loader.batch_size, complete.fit.accumulate * complete.engine.devices
+    check_loss_settings(complete.fit, corpus.task, step=None if batch is None else batch * divided)
     if complete.loader.weights:
         check_sample_weights(corpus.split("train"), complete.loader.weights)
     if complete.fit.class_weights == "balanced" and complete.loader.balance == TARGET:

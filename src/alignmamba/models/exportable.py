@@ -86,10 +86,11 @@ class TensorsIn(nn.Module):
             for name, each in given.items()
         }
         if exporting():
-            # Padding for one more token, and no length is 1, of which a program would make a case of its own.
+            # Padding for one more token, also where branches join twice as many, so that no length is 1, of
+            # which a program would make a case of its own.
             longest, strides = self.model.longest, self.model.strides
             sequences = {
-                name: each if name in longest else each.padded(each.mask.shape[1] + strides[name])
+                name: each if name in longest else each.padded(each.mask.shape[1] + 2 * strides[name])
                 for name, each in sequences.items()
             }
         ids = () if exporting() else ("",) * tensors[0].shape[0]
@@ -146,6 +147,8 @@ def exported_program(wrapped: TensorsIn) -> torch.export.ExportedProgram:
     Raises:
         ConfigError: If `torch.export` refuses the model.
     """
+    # sizes that PyTorch remembers of an earlier export would become constants of this one
+    torch.compiler.reset()
     try:
         with torch.no_grad():
             return torch.export.export(wrapped, wrapped.example(), dynamic_shapes=wrapped.free())

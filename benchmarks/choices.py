@@ -61,7 +61,8 @@ def configuration(name: str, data: Path) -> RunConfig:
     """Settings of one variant on one corpus."""
     preset, options = VARIANTS[name]
     # weights that are chosen on valid would be judged by it
-    changed = {"options.modality_weights": "equal", **{f"options.{key}": v for key, v in options.items()}}
+    changed = {"options.modality_weights": "equal", "options.unimodal_branches": False}
+    changed |= {f"options.{key}": value for key, value in options.items()}
     return read_config(
         EXAMPLES / "utd_mhad.yaml",
         overrides={"data": str(data), "preset": preset, "fit.epochs": EPOCHS, **changed},

@@ -109,6 +109,8 @@ def configuration(row: str, data: Path, seed: int, epochs: int) -> RunConfig:
     if "unimodal_weight" in METHODS[model].network.config_class.model_fields:
         # no modality alone says anything here
         options = {**options, "unimodal_weight": 0.0, "modality_weights": "equal"}
+    if model == "alignmamba":
+        options = {**options, "unimodal_branches": False}
     return RunConfig(
         data=str(data),
         model=model,

@@ -17,6 +17,12 @@ MODALITIES = (
 )
 THREE = MODALITIES[:3]
 TASK = Task(kind="classification", classes=("a", "b", "c"))
+KINDS = {
+    "classification": TASK,
+    "regression": Task(kind="regression"),
+    "ordinal": Task(kind="ordinal", classes=("low", "middle", "high")),
+    "multilabel": Task(kind="multilabel", classes=("sad", "angry")),
+}
 # Every pattern of presence of three modalities but the empty one, in one batch, with unequal lengths.
 LENGTHS = {
     "text": [5, 0, 3, 0, 7, 1, 0],
@@ -60,3 +66,15 @@ def batch(
 
 def rows_that_differ(first: torch.Tensor, second: torch.Tensor) -> list[int]:
     return ((first - second).abs() > 1e-3).any(-1).nonzero().flatten().tolist()
+
+
+def labelled(task: Task) -> Batch:
+    """The batch with targets of that task."""
+    whole = batch()
+    targets = {
+        "classification": torch.tensor([0, 1, 2, 0, 1, 2, 0]),
+        "ordinal": torch.tensor([0, 1, 2, 0, 1, 2, 0]),
+        "regression": torch.tensor([-1.0, 0.5, 2, 0, 1, 3, -2], dtype=torch.float64),
+        "multilabel": torch.tensor([[0.0, 1.0]] * 7, dtype=torch.float64),
+    }[task.kind]
+    return Batch(modalities=whole.modalities, ids=whole.ids, targets=targets)

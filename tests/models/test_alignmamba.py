@@ -26,6 +26,7 @@ TASK = Task(kind="classification", classes=("a", "b", "c"))
 LENGTHS = {"text": [5, 0, 3, 0, 7, 1, 0], "audio": [9, 12, 0, 0, 2, 0, 1], "video": [4, 6, 5, 8, 0, 0, 0]}
 VARIANTS: dict[str, dict[str, Any]] = {
     "default": {},
+    "without branches": {"unimodal_branches": False},
     "anchor marginal": {"local": {"marginal": "anchor"}},
     "plain matching": {"local": {"time_weight": 0.0, "mass": "mean"}},
     "window": {"local": {"window": 1}},
@@ -63,6 +64,11 @@ def model(task: Task = TASK, **options: Any) -> AlignMamba:
             if token.requires_grad:
                 token.normal_()
     return built
+
+
+def stepping(task: Task = TASK, **options: Any) -> AlignMamba:
+    """A model that can read fused tokens one by one: branches would need raw ones."""
+    return model(task, unimodal_branches=False, **options)
 
 
 def batch(lengths: dict[str, list[int]] = LENGTHS, seed: int = 1) -> Batch:
@@ -159,7 +165,10 @@ def test_every_parameter_of_the_default_learns() -> None:
     [v for k, v in VARIANTS.items() if k not in ("bidirectional", "not aligned, pooled by modality")],
 )
 def test_step_by_step_equals_the_full_pass(options: dict[str, Any]) -> None:
-    built, one = model(**options), batch().select([0])
+    built, one = (
+        stepping(**{k: v for k, v in options.items() if k != "unimodal_branches"}),
+        batch().select([0]),
+    )
     tokens, mask = built.fused_tokens(one)
     state, sizes = None, set()
     for time in range(int(mask.sum())):
@@ -173,7 +182,7 @@ def test_step_by_step_equals_the_full_pass(options: dict[str, Any]) -> None:
 
 
 def test_step_by_step_gives_units_of_the_label() -> None:
-    built, whole = model(Task(kind="regression")), batch()
+    built, whole = stepping(Task(kind="regression")), batch()
     built.scale_targets(TargetScale(mean=1e9, deviation=0.25))
     tokens, mask = built.fused_tokens(whole)
     state = None
@@ -184,7 +193,7 @@ def test_step_by_step_gives_units_of_the_label() -> None:
 
 def test_step_by_step_skips_what_is_not_valid() -> None:
     for pooling in ("mean", "max", "last"):
-        built, whole = model(pooling=pooling), batch()
+        built, whole = stepping(pooling=pooling), batch()
         tokens, mask = built.fused_tokens(whole)
         state = None
         for time in range(tokens.shape[1]):
@@ -192,8 +201,13 @@ def test_step_by_step_skips_what_is_not_valid() -> None:
         torch.testing.assert_close(out.prediction, built(whole).prediction, **MODEL)
 
 
+def test_step_by_step_refuses_branches_which_read_raw_tokens() -> None:
+    with pytest.raises(ConfigError, match="unimodal_branches: found true, expected false where fused tok"):
+        model().step(torch.zeros(1, 16))
+
+
 def test_step_by_step_needs_modalities_that_take_turns() -> None:
-    built = model(local={"method": "none"}, pool_by="modality")
+    built = stepping(local={"method": "none"}, pool_by="modality")
     with pytest.raises(ConfigError, match=r"pool_by: step needs 'sequence' .* found 'modality'"):
         built.step(torch.zeros(1, 16))
 
@@ -205,7 +219,7 @@ def test_pooling_by_modality_reads_the_positions_of_each(method: str) -> None:
         for parameter in built.backbone.parameters():
             parameter.zero_()  # what is read is what was fused, up to the last norm
         built.backbone.norm.weight.fill_(1.0)
-    embedding = built(whole).embedding.unflatten(1, (3, -1))
+    embedding = built(whole).embedding[:, :48].unflatten(1, (3, -1))
     streams = built.aligned_streams(whole)
     for place, stream in enumerate(streams.values()):
         rows = stream.mask.any(1)
@@ -588,7 +602,7 @@ class TestRefusals:
 
     def test_a_mask_of_another_length_in_step(self) -> None:
         with pytest.raises(ShapeError, match=r"valid: expected bool of shape \(2,\)"):
-            model().step(torch.zeros(2, 16), valid=torch.ones(3, dtype=torch.bool))
+            stepping().step(torch.zeros(2, 16), valid=torch.ones(3, dtype=torch.bool))
 
     def test_an_unknown_modality(self) -> None:
         whole = batch()
@@ -639,4 +653,4 @@ class TestRefusals:
 
     def test_a_token_of_another_width(self) -> None:
         with pytest.raises(ShapeError, match=r"token: expected \(batch, 16\)"):
-            model().step(torch.zeros(2, 15))
+            stepping().step(torch.zeros(2, 15))

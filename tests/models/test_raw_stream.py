@@ -30,6 +30,7 @@ def model(*, task: Task = TASK, **options: Any) -> AlignMamba:
         "d_model": 8,
         "depth": 1,
         "d_state": 4,
+        "unimodal_branches": False,
         "encoder": {"kind": "linear", "centring": "none"},
         "encoders": {"text": {"kind": "embedding"}},
         **options,
@@ -230,6 +231,7 @@ def test_a_modality_of_which_nothing_comes_is_missing() -> None:
     ("options", "said"),
     [
         ({"bidirectional": True}, "bidirectional: found true, expected false"),
+        ({"unimodal_branches": True}, "unimodal_branches: found true, expected false"),
         (
             {"encoder": {"kind": "conv", "centring": "none"}},
             "encoders.audio: its convolutions read later tokens",

@@ -4,31 +4,14 @@ from typing import Any
 
 import pytest
 import torch
-from small_models import LENGTHS, MODALITIES, TASK, batch, model
+from small_models import KINDS, LENGTHS, MODALITIES, TASK, batch, labelled, model
 
-from alignmamba.contracts import Batch, Standardisation, TargetScale, Task, WeighsModalities
+from alignmamba.contracts import Standardisation, TargetScale, Task, WeighsModalities
 from alignmamba.models.encoded import Head
 from alignmamba.training.objective import UNIMODAL, Parcel, Supervised
 from tolerances import MODEL
 
 NETWORKS = ("alignmamba", "multi-stream-mamba", "crossmodal-transformer", "late-fusion")
-KINDS = {
-    "classification": TASK,
-    "regression": Task(kind="regression"),
-    "ordinal": Task(kind="ordinal", classes=("low", "middle", "high")),
-    "multilabel": Task(kind="multilabel", classes=("sad", "angry")),
-}
-
-
-def labelled(task: Task) -> Batch:
-    whole = batch()
-    targets = {
-        "classification": torch.tensor([0, 1, 2, 0, 1, 2, 0]),
-        "ordinal": torch.tensor([0, 1, 2, 0, 1, 2, 0]),
-        "regression": torch.tensor([-1.0, 0.5, 2, 0, 1, 3, -2], dtype=torch.float64),
-        "multilabel": torch.tensor([[0.0, 1.0]] * 7, dtype=torch.float64),
-    }[task.kind]
-    return Batch(modalities=whole.modalities, ids=whole.ids, targets=targets)
 
 
 @pytest.mark.parametrize("task", KINDS.values(), ids=KINDS)
@@ -87,7 +70,7 @@ def test_the_vector_of_each_modality_is_judged_by_its_own_part_of_the_head() -> 
     built, whole = model("alignmamba", unimodal_weight=1.0), batch()
     out = built(whole)
     assert out.unimodal is not None
-    parts = zip(out.embedding.split(16, 1), built.head.weight.split(16, 1), strict=True)
+    parts = zip(out.embedding[:, :48].split(16, 1), built.head.weight.split(16, 1), strict=True)
     for (vector, weight), modality in zip(parts, ("video", "audio", "text"), strict=True):
         expected = 3 * vector @ weight.T + built.head.bias
         torch.testing.assert_close(out.unimodal.predictions[modality], expected, **MODEL)
@@ -120,15 +103,16 @@ def test_weights_of_modalities_are_those_of_their_vectors_in_the_head(name: str,
     built, whole = model(name, task=task, modality_weights="validation"), batch()
     built.standardise(Standardisation(features={}, targets=TargetScale(mean=2.0, deviation=3.0)))
     assert isinstance(built, WeighsModalities)
-    before, names = built(whole), built.weighed
-    assert set(names) == {"text", "audio", "video"}
-    present = torch.stack([whole.having(name) for name in names], 1)
-    alike = built.weighed_prediction(before.embedding, present, torch.ones(3))
+    before, vectors = built(whole), built.weighed
+    assert [*vectors.values()].count("text") == len(vectors) / 3
+    assert set(vectors.values()) == {"text", "audio", "video"}
+    present = torch.stack([whole.having(name) for name in vectors.values()], 1)
+    equal, weights = torch.ones(len(vectors)), torch.tensor([0.5, 2.0, 0.0, 1.5, 0.0, 3.0])[: len(vectors)]
+    alike = built.weighed_prediction(before.embedding, present, equal)
     torch.testing.assert_close(alike, before.prediction, **MODEL)
-    weights = torch.tensor([0.5, 2.0, 0.0])
     weighed = built.weighed_prediction(before.embedding, present, weights)
-    changed = before.embedding.unflatten(1, (3, -1)) * weights[:, None]
-    expected = built.weighed_prediction(changed.flatten(1), present, torch.ones(3))
+    changed = before.embedding.unflatten(1, (len(vectors), -1)) * weights[:, None]
+    expected = built.weighed_prediction(changed.flatten(1), present, equal)
     torch.testing.assert_close(weighed, expected, **MODEL)
     built.weigh(weights)
     torch.testing.assert_close(built(whole).prediction, weighed, **MODEL)
@@ -140,7 +124,8 @@ def test_vectors_are_weighed_in_the_precision_of_the_head(name: str) -> None:
     built, whole = model(name, modality_weights="validation").to(torch.bfloat16), batch()
     assert isinstance(built, WeighsModalities)
     embedding = built(whole.in_precision(torch.bfloat16)).embedding.float()
-    said = built.weighed_prediction(embedding, torch.ones(7, 3, dtype=torch.bool), torch.ones(3))
+    count = len(built.weighed)
+    said = built.weighed_prediction(embedding, torch.ones(7, count, dtype=torch.bool), torch.ones(count))
     assert said.dtype == torch.bfloat16
 
 
@@ -150,4 +135,4 @@ def test_vectors_are_weighed_in_the_precision_of_the_head(name: str) -> None:
 def test_a_network_without_vectors_to_weigh_says_so(options: dict[str, Any]) -> None:
     built = model("alignmamba", **{"modality_weights": "equal", **options})
     assert isinstance(built, WeighsModalities)
-    assert built.weighed == ()
+    assert built.weighed == {}

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from matplotlib import use
 
 from alignmamba import AlignMamba, AlignMambaError, load_corpus, open_run
@@ -70,9 +71,10 @@ def test_arrays_are_predicted_as_the_samples_that_they_are(run: Run, loaded: Cor
 def test_embeddings_lead_to_the_predictions(run: Run, loaded: Corpus) -> None:
     ids, vectors = run.embed(split="test")
     assert ids == loaded.split("test").ids
-    assert vectors.shape == (14, 2 * 16)  # one vector for each modality
-    head: Any = run.model.head
-    scores = vectors @ head.weight.detach().numpy().T + head.bias.detach().numpy()
+    assert vectors.shape == (14, 4 * 16)  # of each modality one of the fusion and one of its branch
+    model: Any = run.model
+    present = torch.ones(14, 4, dtype=torch.bool)
+    scores = model.weighed_prediction(torch.from_numpy(vectors), present, torch.ones(4)).detach()
     assert [CLASSES[index] for index in scores.argmax(1)] == run.predict(split="test")["prediction"].tolist()
     assert len(run.embed()[0]) == 36 + 12 + 14
 

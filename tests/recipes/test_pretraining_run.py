@@ -98,15 +98,22 @@ def test_labels_change_nothing(places: dict[str, Path], tmp_path: Path) -> None:
         assert torch.equal(value, other[name]), name
 
 
-def test_a_run_starts_from_all_but_the_head(places: dict[str, Path], first: Path, tmp_path: Path) -> None:
-    start = config(places["labelled"], **{"start.run": str(first), "fit.rates": {"": 0.0, "head": 1.0}})
+def test_a_run_starts_from_all_but_heads_and_branches(
+    places: dict[str, Path], first: Path, tmp_path: Path
+) -> None:
+    rates = {"": 0.0, "head": 1.0, "branches.heads": 1.0, "branches.stacks": 1.0}
+    start = config(places["labelled"], **{"start.run": str(first), "fit.rates": rates})
     ready = plan(start, out=tmp_path / "run")
-    assert set(ready.prepared["start"]["left"]) == {"head.weight", "head.bias"}
+    left = ready.prepared["start"]["left"]
+    assert {name.split(".")[0] for name in left} == {"head", "branches"}
+    assert not any(name.startswith("branches.encoders.") for name in left)
     assert any("begin at random: head.weight (new), head.bias (new)" in note for note in ready.notes)
     after, before = weights(train(start, out=tmp_path / "run", progress=None).directory), weights(first)
     for name, value in before.items():
         if name.startswith(("encoders.", "backbone.", "absent_tokens.")):
             assert torch.equal(value, after[name]), name
+        if name.startswith("encoders."):
+            assert torch.equal(value, after[f"branches.{name}"]), name
 
 
 def test_it_resumes_and_accumulates(places: dict[str, Path], tmp_path: Path) -> None:

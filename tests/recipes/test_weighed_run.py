@@ -51,8 +51,8 @@ def runs(told: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path
 def test_weights_are_all_that_differs_and_the_run_tells_them(runs: dict[str, Path]) -> None:
     weighed, equal = open_run(runs["validation"]), open_run(runs["equal"])
     stored = json.loads((runs["validation"] / "metrics.json").read_text())["modality_weights"]
-    assert set(stored) == {"sound", "lips"}
-    assert stored["lips"] < stored["sound"]
+    assert set(stored) == {"sound", "lips", "sound alone", "lips alone"}
+    assert stored["lips alone"] < stored["sound alone"], stored
     assert "modality_weights" not in json.loads((runs["equal"] / "metrics.json").read_text())
     before = weighed.predict(split="test")
     assert not before["p(no)"].equals(equal.predict(split="test")["p(no)"])

@@ -35,8 +35,8 @@ class Sum(torch.nn.Module, WeighsModalities):
         self.number, self.chosen = task.kind == "regression", chosen
 
     @property
-    def weighed(self) -> tuple[str, ...]:
-        return ("sound", "lips") if self.chosen else ()
+    def weighed(self) -> Mapping[str, str]:
+        return {"sound": "sound", "lips": "lips"} if self.chosen else {}
 
     def weighed_prediction(
         self, embedding: torch.Tensor, present: torch.Tensor, weights: torch.Tensor

@@ -26,6 +26,7 @@ from alignmamba.contracts.tasks import (
 if TYPE_CHECKING:
     from alignmamba.contracts.batch import Batch, Sequences, labelled
     from alignmamba.contracts.outputs import (
+        Branches,
         FollowsTraining,
         Output,
         Plan,
@@ -44,6 +45,7 @@ __all__ = [
     "NO_CLASS",
     "ROLES",
     "Batch",
+    "Branches",
     "Config",
     "Corpus",
     "DistinctNames",
@@ -73,6 +75,7 @@ __all__ = [
 ]
 
 _OF_OUTPUTS = (
+    "Branches",
     "FollowsTraining",
     "Output",
     "Plan",

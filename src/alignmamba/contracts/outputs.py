@@ -2,8 +2,8 @@
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Literal, Self
 
 import numpy as np
@@ -37,9 +37,7 @@ class TokenVectors:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Unimodal:
-    """Predictions of the task from the vector of each modality, by which a network learns in addition. The
-    vector may have been made in sight of other modalities.
-    """
+    """Predictions of the task from a vector of each modality, by which a network learns in addition."""
 
     predictions: Mapping[str, Tensor]
     """Each like `Output.prediction`, by modality."""
@@ -47,6 +45,20 @@ class Unimodal:
     """(batch,) bool by modality, the samples that have it; of others nothing is learned."""
     weight: float
     """Weight of the mean of their losses, in units of the weight of the task."""
+
+    def scaled(self, scale: Callable[[Tensor], Tensor]) -> Self:
+        """The same with what a function makes of the predictions."""
+        return replace(self, predictions={name: scale(said) for name, said in self.predictions.items()})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Branches:
+    """Predictions of the parts whose mean a prediction is, each of which learns by a loss of its own."""
+
+    fused: Tensor
+    """Prediction of the fusion, like `Output.prediction`."""
+    alone: Unimodal
+    """Prediction of the branch of each modality, which no other modality reaches."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,9 +75,12 @@ class Output:
     """The model's own loss terms by name, each (batch,), already weighted; the trainer adds ``task`` and
     averages over samples."""
     unimodal: Unimodal | None = None
-    """Predictions from the vector of each modality, where the network learns by them."""
+    """Predictions from the vector of each modality, which may have been made in sight of others, where the
+    network learns by them."""
+    branches: Branches | None = None
+    """Parts of the prediction, where there are branches that see one modality each."""
     embedding: Tensor
-    """(batch, channel) pooled representation."""
+    """(batch, channel) pooled representation: of the fusion, and behind it of branches."""
     tokens: Mapping[str, TokenVectors] = field(default_factory=dict)
     """Representation of each token, by modality, of those whose tokens have a target."""
     plans: Mapping[str, Plan] | None = None
@@ -73,6 +88,11 @@ class Output:
     extras: Mapping[str, Tensor] = field(default_factory=dict)
     """Tensors that the objective of this network reads beside the prediction, by name: unimodal predictions,
     shared and private parts."""
+
+    @property
+    def learned(self) -> Tensor:
+        """Prediction by whose loss the task is learned: that of the fusion, where branches have their own."""
+        return self.prediction if self.branches is None else self.branches.fused
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -149,30 +169,32 @@ class ScalesTargets(ABC):
 
 
 class WeighsModalities(ABC):
-    """A model whose embedding holds a vector of each modality, side by side, and whose prediction can be
-    given a weight of each of them after training.
+    """A model whose embedding holds vectors of modalities, side by side, and whose prediction can be given a
+    weight of each of them after training.
 
     A model of your own says so by inheriting from this class.
     """
 
     @property
     @abstractmethod
-    def weighed(self) -> tuple[str, ...]:
-        """Modalities in the order of their vectors; none where no weights are to be chosen."""
+    def weighed(self) -> Mapping[str, str]:
+        """Names of the vectors in their order, and the modality of each; none where no weights are to be
+        chosen.
+        """
 
     @abstractmethod
     def weighed_prediction(self, embedding: Tensor, present: Tensor, weights: Tensor) -> Tensor:
-        """Prediction, as of an `Output`, if the modalities had these weights.
+        """Prediction, as of an `Output`, if the vectors had these weights.
 
         Args:
             embedding: (batch, channel), of an `Output` in evaluation mode.
-            present: (batch, modality) bool: what each sample has.
-            weights: (modality,) in the order of `weighed`; 1 is the prediction of the `Output` itself.
+            present: (batch, vector) bool: whether each sample has the modality.
+            weights: (vector,) in the order of `weighed`; 1 is the prediction of the `Output` itself.
         """
 
     @abstractmethod
     def weigh(self, weights: Tensor) -> None:
-        """Predict with these weights, (modality,), from now on: they become a part of the model's own."""
+        """Predict with these weights, (vector,), from now on: they become a part of the model's own."""
 
 
 class FollowsTraining(ABC):

@@ -1,17 +1,18 @@
 """AlignMamba: align all to an anchor, interleave, read by one Mamba stack (arXiv 2412.00833)."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal, Self
 
 import torch
 from pydantic import model_validator
 from torch import Tensor
 
-from alignmamba.contracts import Batch, FollowsTraining, Output, Plan, TokenVectors
+from alignmamba.contracts import Batch, Branches, FollowsTraining, Output, Plan, TokenVectors
 from alignmamba.errors import ConfigError, ShapeError
-from alignmamba.models.encoded import Encoded, Head
-from alignmamba.models.side_by_side import SideBySide, SideBySideConfig
+from alignmamba.models.branches import UnimodalBranches
+from alignmamba.models.encoded import Encoded, Head, presence
+from alignmamba.models.side_by_side import SideBySide, SideBySideConfig, mean_vote, of_votes
 from alignmamba.nn.alignment import (
     Contrast,
     ContrastConfig,
@@ -28,6 +29,7 @@ from alignmamba.nn.alignment import (
     returned,
 )
 from alignmamba.nn.annealed_prior import AnnealConfig, AnnealedPrior
+from alignmamba.nn.encoders import EncoderConfig, encoder_of
 from alignmamba.nn.mamba import BlockState, MambaConfig, MambaStack
 from alignmamba.nn.pooling import PooledState, pool_step
 from alignmamba.ops import deinterleave, interleave
@@ -42,6 +44,7 @@ class AlignMambaConfig(SideBySideConfig, MambaConfig):
             "pool_by": "modality",
             "unimodal_weight": 0.5,
             "modality_weights": "validation",
+            "unimodal_branches": True,
             "encoder": {"centring": "learned", "kernel_size": 11},
         },
         "0.1": {},
@@ -66,6 +69,7 @@ class AlignMambaConfig(SideBySideConfig, MambaConfig):
     SILENT: ClassVar[Mapping[str, Any]] = {
         **SideBySideConfig.SILENT,
         "contrast": {"weight": 0.0},
+        "unimodal_branches": False,
         "pool_by": "sequence",
         "soft": {"regularisation": 0.05, "iterations": 20},
         "anneal": {"to": 1.0},
@@ -75,6 +79,12 @@ class AlignMambaConfig(SideBySideConfig, MambaConfig):
     pool_by: Literal["sequence", "modality"] = "sequence"
     """Positions that are pooled to one vector: those of the whole sequence that the backbone read, or each
     modality's apart, whose vectors are then concatenated."""
+
+    unimodal_branches: bool = False
+    """A branch for each modality beside the fusion: an encoder of twice the stride, one Mamba block and a
+    head, which no other modality reaches. It learns by its own loss, of weight 1; the prediction is the mean
+    of the fusion and of the mean branch that a sample has. A pretrained encoder is shared. With one modality,
+    or one vector of the whole sequence, there are none."""
 
     local: LocalAlignmentConfig = LocalAlignmentConfig()
     """Local alignment: tokens to anchor tokens."""
@@ -92,6 +102,11 @@ class AlignMambaConfig(SideBySideConfig, MambaConfig):
     @property
     def has_vectors(self) -> bool:
         return super().has_vectors and self.pool_by == "modality"
+
+    @property
+    def has_branches(self) -> bool:
+        """True where modalities have branches."""
+        return self.unimodal_branches and self.has_vectors
 
     @model_validator(mode="after")
     def _tokens_are_of_the_anchor(self) -> Self:
@@ -165,6 +180,7 @@ class AlignMamba(SideBySide[AlignMambaConfig], FollowsTraining):
         "content alone": {"options": {"local": {"time_weight": 0.0}}},
         "w/o unimodal losses": {"options": {"unimodal_weight": 0.0}},
         "equal weights": {"options": {"modality_weights": "equal"}},
+        "w/o unimodal branches": {"options": {"unimodal_branches": False}},
         "pooled as one": {"options": {"pool_by": "sequence"}},
         "not centred": {"options": {"encoder": {"centring": "none"}}},
         "narrow convolutions": {"options": {"encoder": {"kernel_size": 5}}},
@@ -178,6 +194,7 @@ class AlignMamba(SideBySide[AlignMambaConfig], FollowsTraining):
         self.head = Head(self._scopes * config.d_model, config.task, config.dropout)
         self.contrast = Contrast(config.contrast, config.d_model)
         self.prior = AnnealedPrior(config.anneal) if config.anneal.to < 1 else None
+        self.branches = self._made_branches() if config.has_branches else None
 
     def follow_training(self, progress: float) -> None:
         if self.prior is not None:
@@ -186,6 +203,27 @@ class AlignMamba(SideBySide[AlignMambaConfig], FollowsTraining):
     @property
     def vectors(self) -> tuple[str, ...]:
         return self.config.anchors[::-1]
+
+    @property
+    def _names_of_vectors(self) -> Mapping[str, str]:
+        names = {} if self.branches is None else {f"{name} alone": name for name in self.branches.names}
+        return {**super()._names_of_vectors, **names}
+
+    def _said(self, embedding: Tensor, present: Tensor) -> Tensor:
+        if self.branches is None:
+            return super()._said(embedding, present)
+        fused, alone = embedding.tensor_split([-self.branches.width], 1)
+        votes = self.branches.votes(alone)
+        return _mean_of_both(self.head(fused), votes, present[:, -len(self.branches.names) :])
+
+    def _parts(self) -> tuple[Tensor, ...]:
+        own = super()._parts()
+        return own if self.branches is None else (*own, *self.branches.weights)
+
+    @property
+    def embedding_width(self) -> int:
+        alone = 0 if self.branches is None else self.branches.width
+        return self._scopes * self.config.d_model + alone
 
     @property
     def timed(self) -> tuple[str, ...]:
@@ -203,6 +241,35 @@ class AlignMamba(SideBySide[AlignMambaConfig], FollowsTraining):
     def _scopes(self) -> int:
         """Number of vectors that the sequence is pooled to."""
         return len(self.config.anchors) if self.config.pool_by == "modality" else 1
+
+    def _made_branches(self) -> UnimodalBranches:
+        config = self.config
+        own = {
+            m.name: encoder_of(m, encoder.model_copy(update={"stride": 2 * encoder.stride}), config.d_model)
+            for m in config.modalities
+            if isinstance(encoder := config.encoder_of(m.name), EncoderConfig)
+        }
+        return UnimodalBranches(
+            config.anchors, own, backbone=config, pooling=config.pooling, task=config.task
+        )
+
+    def _predict(self, batch: Batch) -> Output:
+        inputs = self._inputs(batch)
+        encoded = self._encoded_inputs(inputs)
+        output = self._read(encoded)
+        if self.branches is None:
+            return output
+        vectors = self.branches(inputs, encoded)
+        votes = self.branches.votes(vectors)
+        return replace(
+            output,
+            prediction=_mean_of_both(output.prediction, votes, presence(encoded)),
+            branches=Branches(
+                fused=output.prediction, alone=of_votes(self.branches.names, votes, encoded, weight=1.0)
+            ),
+            # further targets read the branches and do not change them
+            embedding=torch.cat([output.embedding, vectors.detach()], 1),
+        )
 
     def _read(self, encoded: Encoded) -> Output:
         fused = self._fused(encoded)
@@ -256,7 +323,9 @@ class AlignMamba(SideBySide[AlignMambaConfig], FollowsTraining):
         return self._streams_of_token * self.config.d_model
 
     def fused_tokens(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """The sequence that the backbone reads, (batch, time, d_model), and its mask: input for `step`."""
+        """The sequence that the backbone reads, (batch, time, d_model), and its mask: input for `step`. What
+        branches read is not in it.
+        """
         fused = self._fused(self._encoded(batch))
         return fused.x, fused.mask
 
@@ -289,7 +358,7 @@ class AlignMamba(SideBySide[AlignMambaConfig], FollowsTraining):
             targets of the sample are in it: others need more than fused tokens.
 
         Raises:
-            ConfigError: If the backbone is bidirectional.
+            ConfigError: If the backbone is bidirectional, or modalities have branches.
             ShapeError: If the token's shape does not fit.
         """
         if token.ndim != 2 or token.shape[1] != self.config.d_model:
@@ -344,7 +413,15 @@ class AlignMamba(SideBySide[AlignMambaConfig], FollowsTraining):
             embeddings: (batch, channel), that of the sample under ``None``, and perhaps those of modalities
                 read alone, by name.
             tokens: Vectors of tokens by modality, perhaps.
+
+        Raises:
+            ConfigError: If modalities have branches, which read more than fused tokens.
         """
+        if self.branches is not None:
+            raise ConfigError(
+                "unimodal_branches: found true, expected false where fused tokens are read one by one:"
+                " branches read others"
+            )
         output = Output(
             prediction=self.head(embeddings[None]),
             further=self._further(embeddings, {name: each.x for name, each in tokens.items()}),
@@ -428,3 +505,10 @@ class AlignMamba(SideBySide[AlignMambaConfig], FollowsTraining):
         """A stream with the absent token in the samples that lack the modality, zero at padding."""
         x = torch.where(stream.mask.unsqueeze(-1), stream.x, self.absent_tokens[name].to(stream.x.dtype))
         return x.masked_fill(~anchor_mask.unsqueeze(-1), 0)
+
+
+def _mean_of_both(fused: Tensor, votes: Tensor, present: Tensor) -> Tensor:
+    """Mean of what the fusion says and of the mean vote, (batch, modality, ...), of the modalities that are
+    present.
+    """
+    return (fused + mean_vote(votes, present)) / 2

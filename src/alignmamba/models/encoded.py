@@ -88,6 +88,10 @@ class FusionConfig(NetworkConfig):
                 raise ValueError(f"{field}: found {unknown[0]!r}, expected some of {names}")
         return self
 
+    def encoder_of(self, name: str) -> AnyEncoderConfig:
+        """Encoder of a modality."""
+        return self.encoders.get(name, self.encoder)
+
     @classmethod
     def laid(cls, preset: str, overrides: Mapping[str, Any]) -> dict[str, Any]:
         """The fields that a preset sets, and over them what is given.
@@ -153,9 +157,7 @@ class Fusion(Network[ConfigT], ABC):
         stepwise = config.anchors[0] if self.anchor_in_steps else None
         self.encoders = ModulesByName(
             {
-                m.name: _made(
-                    m, config.encoders.get(m.name, config.encoder), d_model, in_steps=m.name == stepwise
-                )
+                m.name: _made(m, config.encoder_of(m.name), d_model, in_steps=m.name == stepwise)
                 for m in config.modalities
             }
         )
@@ -183,20 +185,34 @@ class Fusion(Network[ConfigT], ABC):
         self, batch: Batch, hidden: Mapping[str, Hidden] = MappingProxyType({})
     ) -> dict[str, Tokens]:
         """Every configured modality's tokens, as `_read` takes them, made without those that are hidden."""
+        return self._encoded_inputs(self._inputs(batch), hidden)
+
+    def _inputs(self, batch: Batch) -> dict[str, Tokens]:
+        """Standardised features or token ids of every configured modality, in anchor order; none is valid in
+        the samples that lack it or from which modality dropout hides it.
+        """
         sequences, present = self._sequences(batch)
         kept = self._kept(present)
         times = _clocked(sequences, self.config.timeless)
-        encoded = {}
+        inputs = {}
         for number, name in enumerate(self.config.anchors):
             s = sequences[name]
             mask = s.mask & kept[:, number, None]
             features = s.features.masked_fill(~mask.unsqueeze(-1), 0)
             if name in self.standardisers:
                 features = self.standardisers[name](features.to(self._weight.dtype), mask)
-            x, short_mask = self._encoded_without(name, features, mask, hidden.get(name))
-            encoded[name] = Tokens(
-                x, short_mask, group_mean(times[name], s.mask, self._encoder(name).stride)[0]
-            )
+            inputs[name] = Tokens(features, mask, times[name])
+        return inputs
+
+    def _encoded_inputs(
+        self, inputs: Mapping[str, Tokens], hidden: Mapping[str, Hidden] = MappingProxyType({})
+    ) -> dict[str, Tokens]:
+        """Tokens that the encoders make of `_inputs`, without those that are hidden."""
+        encoded = {}
+        for name, given in inputs.items():
+            x, mask = self._encoded_without(name, given.x, given.mask, hidden.get(name))
+            times = group_mean(given.times, given.mask, self._encoder(name).stride)[0]
+            encoded[name] = Tokens(x, mask, times)
         # Autocast leaves embedded ids in single precision and lowers features.
         dtype = reduce(torch.promote_types, (tokens.x.dtype for tokens in encoded.values()))
         return {name: replace(tokens, x=tokens.x.to(dtype)) for name, tokens in encoded.items()}

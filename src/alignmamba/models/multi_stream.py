@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from alignmamba.contracts import Output, TokenVectors
 from alignmamba.models.encoded import Encoded, Head, presence
-from alignmamba.models.side_by_side import SideBySide, SideBySideConfig, SideT
+from alignmamba.models.side_by_side import SideBySide, SideBySideConfig, SideT, mean_vote, of_votes
 from alignmamba.nn.alignment import Tokens
 from alignmamba.nn.attention import AttentionConfig, CrossModalStack
 from alignmamba.nn.by_name import ModulesByName
@@ -229,8 +229,10 @@ class LateFusion(_MultiStream[LateFusionConfig]):
         embedding = torch.cat(pooled, 1)
         votes = self._votes(embedding)
         return Output(
-            prediction=_mean_vote(votes, presence(encoded)),
-            unimodal=self._of_votes(votes, encoded) if self._speaks_alone else None,
+            prediction=mean_vote(votes, presence(encoded)),
+            unimodal=of_votes(self.vectors, votes, encoded, weight=self.config.unimodal_weight)
+            if self._speaks_alone
+            else None,
             embedding=embedding,
         )
 
@@ -240,7 +242,7 @@ class LateFusion(_MultiStream[LateFusionConfig]):
         return torch.stack([self.heads[name](x) for name, x in zip(self.vectors, vectors, strict=True)], 1)
 
     def _said(self, embedding: Tensor, present: Tensor) -> Tensor:
-        return _mean_vote(self._votes(embedding), present)
+        return mean_vote(self._votes(embedding), present)
 
     def _parts(self) -> tuple[Tensor, ...]:
         return tuple(self.heads[name].get_parameter("weight") for name in self.vectors)
@@ -248,9 +250,3 @@ class LateFusion(_MultiStream[LateFusionConfig]):
     def _streams(self, encoded: Encoded) -> dict[str, Tokens]:
         streams = self._with_absent(encoded)
         return {name: replace(s, x=self.stacks[name](s.x, s.mask)) for name, s in streams.items()}
-
-
-def _mean_vote(votes: Tensor, present: Tensor) -> Tensor:
-    """Mean of the votes, (batch, modality, ...), of the modalities that are present."""
-    counted = present.view(*present.shape, *(1,) * (votes.ndim - 2))
-    return torch.where(counted, votes, 0).sum(1) / counted.sum(1)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from alignmamba.contracts import (
     Batch,
+    Branches,
     Config,
     ModalitySpec,
     Name,
@@ -475,11 +476,12 @@ class Network(Pretrained[ConfigT], ScalesTargets, ABC, metaclass=_Completed):
         """The output with a number as people know it in place of what the head says."""
         if self.target_scaling is None:
             return output
-        alone = output.unimodal
+        scaling, alone, branches = self.target_scaling, output.unimodal, output.branches
         if alone is not None:
-            scaled = {name: self.target_scaling(said) for name, said in alone.predictions.items()}
-            alone = replace(alone, predictions=scaled)
-        return replace(output, prediction=self.target_scaling(output.prediction), unimodal=alone)
+            alone = alone.scaled(scaling)
+        if branches is not None:
+            branches = Branches(fused=scaling(branches.fused), alone=branches.alone.scaled(scaling))
+        return replace(output, prediction=scaling(output.prediction), unimodal=alone, branches=branches)
 
     @property
     def target_scale(self) -> TargetScale | None:

@@ -286,6 +286,8 @@ def _problems(model: AlignMamba, present: Sequence[str]) -> Iterator[str]:
         yield "found a model in training mode, expected evaluation mode"
     if config.bidirectional:
         yield "bidirectional: found true, expected false: the backward scan begins at the last token"
+    if model.branches is not None:
+        yield "unimodal_branches: found true, expected false: branches join tokens that arrive apart"
     if local.method == "none" and config.pool_by == "modality":
         yield "pool_by: found 'modality', expected 'sequence' where local.method is 'none'"
     for name in present:

@@ -1,7 +1,7 @@
 """Networks in whose embedding the vectors of all modalities stand side by side."""
 
 from abc import ABC
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 import torch
@@ -52,16 +52,21 @@ class SideBySide(ReadsTokens[SideT], WeighsModalities, ABC):
 
     @property
     def vectors(self) -> tuple[str, ...]:
-        """Modalities in the order of their vectors in the embedding."""
+        """Modalities in the order of the vectors that are fused."""
         return self.config.anchors
 
     @property
-    def weighed(self) -> tuple[str, ...]:
+    def weighed(self) -> Mapping[str, str]:
         chosen = self.config.modality_weights == "validation" and self.config.has_vectors
-        return self.vectors if chosen else ()
+        return self._names_of_vectors if chosen else {}
+
+    @property
+    def _names_of_vectors(self) -> Mapping[str, str]:
+        """Names of the vectors, in the order of the embedding and of `_parts`, and the modality of each."""
+        return {name: name for name in self.vectors}
 
     def weighed_prediction(self, embedding: Tensor, present: Tensor, weights: Tensor) -> Tensor:
-        vectors = embedding.unflatten(1, (len(self.vectors), -1)) * weights[:, None]
+        vectors = embedding.unflatten(1, (len(weights), -1)) * weights[:, None]
         said = self._said(vectors.flatten(1).to(self._parts()[0]), present)
         return said if self.target_scaling is None else self.target_scaling(said)
 
@@ -103,12 +108,20 @@ class SideBySide(ReadsTokens[SideT], WeighsModalities, ABC):
         if not self._speaks_alone:
             return None
         assert isinstance(self.head, Head)
-        return self._of_votes(self.head.of_each(embedding, len(self.vectors)), encoded)
+        votes = self.head.of_each(embedding, len(self.vectors))
+        return of_votes(self.vectors, votes, encoded, weight=self.config.unimodal_weight)
 
-    def _of_votes(self, votes: Tensor, encoded: Encoded) -> Unimodal:
-        """Unimodal predictions, (batch, modality) or (batch, modality, class), by modality."""
-        return Unimodal(
-            predictions=dict(zip(self.vectors, votes.unbind(1), strict=True)),
-            present={name: encoded[name].mask.any(1) for name in self.vectors},
-            weight=self.config.unimodal_weight,
-        )
+
+def of_votes(names: Sequence[str], votes: Tensor, encoded: Encoded, *, weight: float) -> Unimodal:
+    """Unimodal predictions, (batch, modality) or (batch, modality, class), by modality."""
+    return Unimodal(
+        predictions=dict(zip(names, votes.unbind(1), strict=True)),
+        present={name: encoded[name].mask.any(1) for name in names},
+        weight=weight,
+    )
+
+
+def mean_vote(votes: Tensor, present: Tensor) -> Tensor:
+    """Mean of the votes, (batch, modality, ...), of the modalities that are present."""
+    counted = present.view(*present.shape, *(1,) * (votes.ndim - 2))
+    return torch.where(counted, votes, 0).sum(1) / counted.sum(1)

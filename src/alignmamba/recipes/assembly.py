@@ -172,7 +172,8 @@ def counted_weights(config: RunConfig, corpus: Corpus) -> int:
     settings = resolve(config, corpus).options
     named = [f"options.{name} ({settings[name]})" for name in ("d_model", "depth") if name in settings]
     cure = f"lower {' or '.join(named) or 'its options'}"
-    if sum(size for name, size in sizes.items() if name.startswith(f"encoders.{largest.name}.")) > total / 2:
+    read_by = tuple(f"{part}encoders.{largest.name}." for part in ("", "branches."))
+    if sum(size for name, size in sizes.items() if name.startswith(read_by)) > total / 2:
         kind = "vocabulary" if largest.kind == "tokens" else "width"
         cure = (
             f"the largest part is modality {largest.name!r}, of {kind} {largest.dim}; drop it from"
@@ -202,7 +203,7 @@ def check_pretrained(config: RunConfig, corpus: Corpus) -> None:
     made = model_config(config, corpus)
     if not isinstance(made, FusionConfig):
         return
-    chosen = {spec.name: made.encoders.get(spec.name, made.encoder) for spec in made.modalities}
+    chosen = {spec.name: made.encoder_of(spec.name) for spec in made.modalities}
     named = {each.path: (name, each) for name, each in chosen.items() if isinstance(each, LanguageConfig)}
     for name, each in named.values():
         try:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import torch
 from torch import Tensor
@@ -20,8 +20,10 @@ from alignmamba.recipes.run_directory import MODEL, RunDirectory
 _SHOWN = 6
 _OWN_SCALES = ("standardisers.", "target_scaling.", "further_scaling.", "calling.")
 """Beginnings of what a run measures on its own train split, and thresholds."""
-_OF_TASK = ("head.", "heads.", "further_heads.")
-"""Beginnings of the weights that predict, which learn nothing without labels."""
+_BRANCHES: Final = "branches."
+"""Beginning of the weights of branches; behind it encoders have the names that they have in the fusion."""
+_OF_TASK = ("head.", "heads.", "further_heads.", _BRANCHES)
+"""Beginnings of the weights that learn nothing without labels."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,7 +88,8 @@ def pinned_start(config: RunConfig) -> RunConfig:
 def starting_weights(config: RunConfig, network: Network[Any]) -> StartingWeights:
     """Weights of the run that `config` starts from that have a namesake of the same shape in a network.
 
-    Scales of features and targets are not among them: a run measures them on its own train split.
+    Scales of features and targets are not among them: a run measures them on its own train split. Encoders of
+    branches start from pretrained ones of the fusion.
 
     Raises:
         ConfigError: If not one fits.
@@ -95,11 +98,15 @@ def starting_weights(config: RunConfig, network: Network[Any]) -> StartingWeight
     run = RunDirectory.open(Path(config.start.run))
     begun = run.config()
     unfit = _OWN_SCALES if begun.objective == "task" else (*_OWN_SCALES, *_OF_TASK)
-    found = {
+    given = {
         name: value
         for name, value in trained_model(run, begun).state_dict().items()
         if not name.startswith(unfit)
     }
+    found = given
+    if begun.objective != "task":
+        encoders = {name: value for name, value in given.items() if name.startswith("encoders.")}
+        found = given | {_BRANCHES + name: value for name, value in encoders.items()}
     own = {name: value for name, value in network.state_dict().items() if not name.startswith(_OWN_SCALES)}
     taken = {name: found[name] for name, value in own.items() if _fits(value, found.get(name))}
     if not taken:
@@ -116,7 +123,7 @@ def starting_weights(config: RunConfig, network: Network[Any]) -> StartingWeight
         taken=taken,
         left=left,
         learned_anew=tuple(name for name, _ in network.named_parameters() if name in left),
-        unused=tuple(name for name in found if name not in own),
+        unused=tuple(name for name in given if name not in own),
     )
 
 

@@ -31,8 +31,8 @@ def weigh_modalities(objective: Objective, valid: BatchSource, fabric: Fabric) -
         fabric: Engine that the model runs in.
 
     Returns:
-        Weight of each modality, the same on every process; nothing from a model that is not to be weighed,
-        or that does not learn the target of the task.
+        Weight of each vector, the same on every process; nothing from a model that is not to be weighed, or
+        that does not learn the target of the task.
     """
     model = objective.model
     if not isinstance(model, WeighsModalities) or not model.weighed:
@@ -58,8 +58,8 @@ def weigh_modalities(objective: Objective, valid: BatchSource, fabric: Fabric) -
 def _read(
     model: WeighsModalities, objective: Objective, valid: BatchSource, fabric: Fabric
 ) -> tuple[Tensor, Tensor, Batch]:
-    """Embedding and presence of each modality of every sample that has a target, (samples, ...) in the order
-    of the split, whichever process read it; and their targets.
+    """Embedding, and presence of the modality of each vector, of every sample that has a target, (samples,
+    ...) in the order of the split, whichever process read it; and their targets.
     """
     objective.eval()
     rows: dict[str, tuple[Tensor, Tensor, Tensor]] = {}
@@ -68,7 +68,7 @@ def _read(
         for batch in valid:
             batch, output = objective.output_of(batch.to(fabric.device))
             assert batch.targets is not None  # every epoch was scored with them
-            present = torch.stack([batch.having(name) for name in model.weighed], 1)
+            present = torch.stack([batch.having(name) for name in model.weighed.values()], 1)
             known = has_value(objective.task, batch.targets).view(len(batch), -1).any(1).tolist()
             # of their own, as a row that is sent elsewhere takes its whole batch along
             columns = [

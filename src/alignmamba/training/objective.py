@@ -30,6 +30,8 @@ FURTHER = f"{TASK}."
 """Beginning of the loss terms of further targets; the rest is the name of the target."""
 UNIMODAL = "unimodal"
 """Loss term of what the head says of the vector of each modality."""
+BRANCHES = "branches"
+"""Loss term of what branches say that see one modality each."""
 TOTAL = "total"
 """Sum of all loss terms; no term may take this name."""
 
@@ -39,7 +41,8 @@ class Minimise:
     """One optimiser: the loss terms it minimises, and how fast it changes which weights."""
 
     terms: tuple[str, ...] = ()
-    """Names of loss terms; empty means all. With ``task`` go those of further targets, not ``unimodal``."""
+    """Names of loss terms; empty means all. With ``task`` go those of further targets, not ``unimodal`` and
+    ``branches``."""
     rates: Mapping[str, float] = field(default_factory=lambda: {"": 1.0})
     """Prefix of parameter names of the objective to a factor on the learning rate. The longest prefix that
     fits decides; 0 leaves a weight as it is. The network's own names begin with ``model.``."""
@@ -283,7 +286,7 @@ class Objective(nn.Module, ABC):
         batch, output = self.output_of(batch)
         found = {}
         if self.task.kind == "regression" and batch.targets is not None:
-            found[TASK] = self._pairs_of_task(batch, output.prediction)
+            found[TASK] = self._pairs_of_task(batch, output.learned)
         for target in self.task.further:
             if target.kind == "regression" and _is_known(target, batch):
                 truth, known = _truth(target, batch, output)
@@ -374,16 +377,20 @@ class Objective(nn.Module, ABC):
         return error.abs()
 
     def supervised(self, batch: Batch, output: Output) -> dict[str, Tensor]:
-        """The loss of the task under ``task``, unimodal losses under ``unimodal`` where the network learns by
-        them, and the terms that the network itself has.
+        """The loss of the task under ``task``, of a fusion with branches in training that of the fusion;
+        unimodal losses under ``unimodal`` and those of branches under ``branches`` where the network learns
+        by them; and the terms that the network itself has.
 
         Raises:
             ConfigError: If the network calls a term of its own by one of these names.
         """
         assert batch.targets is not None
-        terms = {TASK: self.leading_loss(batch, output.prediction)}
+        said = output.learned if self.training else output.prediction
+        terms = {TASK: self.leading_loss(batch, said)}
         if output.unimodal is not None:
             terms[UNIMODAL] = self._unimodal_loss(batch.targets, output.unimodal)
+        if output.branches is not None:
+            terms[BRANCHES] = self._unimodal_loss(batch.targets, output.branches.alone)
         for name in terms.keys() & output.losses.keys():
             raise ConfigError(f"{self._name}: losses[{name!r}] is reserved for training")
         return {**terms, **output.losses}

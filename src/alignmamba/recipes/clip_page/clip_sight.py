@@ -4,9 +4,8 @@ import io
 import signal
 from collections.abc import Iterator
 from dataclasses import dataclass
-from multiprocessing import get_context
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 
@@ -14,6 +13,7 @@ from alignmamba.errors import DataError
 from alignmamba.files import manner_of_end
 from alignmamba.media.clip import MediaClip
 from alignmamba.media.decoding import blocks, facts, frames
+from alignmamba.recipes.extraction.process_pool import process_pool
 
 MOST_PICTURES: Final = 24
 """Pictures of a strip."""
@@ -54,18 +54,15 @@ def seen_apart(path: Path, *, seconds: float | None = None) -> ClipSight:
     Raises:
         DataError: If the file cannot be read, or not in time; the message names it.
     """
-    from pebble import ProcessExpired, ProcessPool
+    from pebble import ProcessExpired
 
-    pool: Any = ProcessPool(max_workers=1, initializer=_unheeding, context=get_context("spawn"))
     try:
-        sight: ClipSight = pool.schedule(clip_sight, args=(path,), timeout=seconds).result()
+        with process_pool(1, _unheeding) as pool:
+            sight: ClipSight = pool.schedule(clip_sight, args=(path,), timeout=seconds).result()
     except ProcessExpired as error:
         raise DataError(f"{path}: {manner_of_end(error.exitcode)}") from None
     except TimeoutError:
         raise DataError(f"{path}: not read within {seconds:g} s, the limit") from None
-    finally:
-        pool.stop()
-        pool.join()
     return sight
 
 

@@ -9,7 +9,6 @@ from collections import deque
 from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, wait
 from contextlib import ExitStack
-from multiprocessing import get_context
 from typing import Annotated, Any, Final, Literal, TypeVar
 
 from pydantic import Field
@@ -20,6 +19,7 @@ from alignmamba.extras import require
 from alignmamba.files import manner_of_end
 from alignmamba.media.clip import MediaClip
 from alignmamba.recipes.extraction.clip_work import ClipOrder, ClipOutcome, read_clip
+from alignmamba.recipes.extraction.process_pool import process_pool
 
 Work = Sequence[tuple[int, MediaClip]]
 """Clips with their places in the table."""
@@ -57,7 +57,7 @@ def outcomes(order: ClipOrder, work: Work, engine: ClipEngine) -> Generator[Clip
 
 def _here(order: ClipOrder, work: Work, engine: ClipEngine) -> Iterator[ClipOutcome]:
     require("extract", "media", "pebble")
-    from pebble import ProcessExpired, ProcessPool
+    from pebble import ProcessExpired
 
     with ExitStack() as at_the_end:
         if threading.current_thread() is threading.main_thread():
@@ -65,12 +65,7 @@ def _here(order: ClipOrder, work: Work, engine: ClipEngine) -> Iterator[ClipOutc
             at_the_end.callback(
                 signal.signal, signal.SIGTERM, signal.signal(signal.SIGTERM, signal.default_int_handler)
             )
-        # Processes begin from nothing: a copy of this one would share its threads and open files.
-        pool: Any = ProcessPool(
-            max_workers=min(engine.workers, len(work)), initializer=_prepared, context=get_context("spawn")
-        )
-        at_the_end.callback(pool.join)
-        at_the_end.callback(pool.stop)
+        pool = at_the_end.enter_context(process_pool(min(engine.workers, len(work)), _prepared))
         for future, row, clip in _as_they_end(
             work,
             engine,

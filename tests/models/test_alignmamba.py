@@ -68,7 +68,7 @@ def model(task: Task = TASK, **options: Any) -> AlignMamba:
 
 def stepping(task: Task = TASK, **options: Any) -> AlignMamba:
     """A model that can read fused tokens one by one: branches would need raw ones."""
-    return model(task, unimodal_branches=False, **options)
+    return model(task, **{**options, "unimodal_branches": False})
 
 
 def batch(lengths: dict[str, list[int]] = LENGTHS, seed: int = 1) -> Batch:
@@ -165,10 +165,7 @@ def test_every_parameter_of_the_default_learns() -> None:
     [v for k, v in VARIANTS.items() if k not in ("bidirectional", "not aligned, pooled by modality")],
 )
 def test_step_by_step_equals_the_full_pass(options: dict[str, Any]) -> None:
-    built, one = (
-        stepping(**{k: v for k, v in options.items() if k != "unimodal_branches"}),
-        batch().select([0]),
-    )
+    built, one = stepping(**options), batch().select([0])
     tokens, mask = built.fused_tokens(one)
     state, sizes = None, set()
     for time in range(int(mask.sum())):

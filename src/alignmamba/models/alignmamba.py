@@ -10,7 +10,7 @@ from torch import Tensor
 
 from alignmamba.contracts import Batch, Branches, FollowsTraining, Output, Plan, TokenVectors
 from alignmamba.errors import ConfigError, ShapeError
-from alignmamba.models.branches import UnimodalBranches
+from alignmamba.models.branches import JOINED, UnimodalBranches
 from alignmamba.models.encoded import Encoded, Head, presence
 from alignmamba.models.side_by_side import SideBySide, SideBySideConfig, mean_vote, of_votes
 from alignmamba.nn.alignment import (
@@ -213,12 +213,12 @@ class AlignMamba(SideBySide[AlignMambaConfig], FollowsTraining):
         if self.branches is None:
             return super()._said(embedding, present)
         fused, alone = embedding.tensor_split([-self.branches.width], 1)
-        votes = self.branches.votes(alone)
+        votes = self.branches.heads.votes(alone)
         return _mean_of_both(self.head(fused), votes, present[:, -len(self.branches.names) :])
 
     def _parts(self) -> tuple[Tensor, ...]:
         own = super()._parts()
-        return own if self.branches is None else (*own, *self.branches.weights)
+        return own if self.branches is None else (*own, *self.branches.heads.weights)
 
     @property
     def embedding_width(self) -> int:
@@ -245,7 +245,9 @@ class AlignMamba(SideBySide[AlignMambaConfig], FollowsTraining):
     def _made_branches(self) -> UnimodalBranches:
         config = self.config
         own = {
-            m.name: encoder_of(m, encoder.model_copy(update={"stride": 2 * encoder.stride}), config.d_model)
+            m.name: encoder_of(
+                m, encoder.model_copy(update={"stride": JOINED * encoder.stride}), config.d_model
+            )
             for m in config.modalities
             if isinstance(encoder := config.encoder_of(m.name), EncoderConfig)
         }
@@ -260,7 +262,7 @@ class AlignMamba(SideBySide[AlignMambaConfig], FollowsTraining):
         if self.branches is None:
             return output
         vectors = self.branches(inputs, encoded)
-        votes = self.branches.votes(vectors)
+        votes = self.branches.heads.votes(vectors)
         return replace(
             output,
             prediction=_mean_of_both(output.prediction, votes, presence(encoded)),

@@ -1,17 +1,21 @@
 """Branches beside a fusion: a small network for each modality, which no other modality reaches."""
 
 from collections.abc import Iterable, Mapping
+from typing import Final
 
 import torch
 from torch import Tensor, nn
 
 from alignmamba.contracts import Task
-from alignmamba.models.heads import Head
+from alignmamba.models.heads import UnimodalHeads
 from alignmamba.nn.alignment import Tokens
 from alignmamba.nn.by_name import ModulesByName
 from alignmamba.nn.encoders import Encoder
 from alignmamba.nn.mamba import MambaConfig, MambaStack
 from alignmamba.nn.pooling import POOLINGS, Pooling
+
+JOINED: Final = 2
+"""Tokens of the fusion that become one of a branch."""
 
 
 class UnimodalBranches(nn.Module):
@@ -45,7 +49,7 @@ class UnimodalBranches(nn.Module):
         self.width = len(self.names) * shape.d_model
         self.encoders = ModulesByName(encoders)
         self.stacks = ModulesByName({name: MambaStack(shape) for name in self.names})
-        self.heads = ModulesByName({name: Head(shape.d_model, task, shape.dropout) for name in self.names})
+        self.heads = UnimodalHeads(self.names, shape.d_model, task, shape.dropout)
 
     def forward(self, inputs: Mapping[str, Tokens], encoded: Mapping[str, Tokens]) -> Tensor:
         """Read each modality alone.
@@ -66,13 +70,3 @@ class UnimodalBranches(nn.Module):
                 x = self.stacks[name](x, mask)
             vectors.append(POOLINGS[self.pooling](x, mask))
         return torch.cat(vectors, 1)
-
-    def votes(self, vectors: Tensor) -> Tensor:
-        """Vectors of the modalities, (batch, width), to predictions of each, (batch, modality, ...)."""
-        each = zip(self.names, vectors.chunk(len(self.names), 1), strict=True)
-        return torch.stack([self.heads[name](vector) for name, vector in each], 1)
-
-    @property
-    def weights(self) -> tuple[Tensor, ...]:
-        """Weights of the head of each modality."""
-        return tuple(self.heads[name].get_parameter("weight") for name in self.names)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from alignmamba.contracts import Batch, ModalitySpec, Sequences, Target, Task
 from alignmamba.errors import ConfigError, ShapeError, brief
+from alignmamba.models.branches import JOINED
 from alignmamba.models.network import Network
 from alignmamba.ops.backends import exporting
 
@@ -86,11 +87,11 @@ class TensorsIn(nn.Module):
             for name, each in given.items()
         }
         if exporting():
-            # Padding for one more token, also where branches join twice as many, so that no length is 1, of
+            # Padding for one more token, also where branches join more, so that no length is 1, of
             # which a program would make a case of its own.
             longest, strides = self.model.longest, self.model.strides
             sequences = {
-                name: each if name in longest else each.padded(each.mask.shape[1] + 2 * strides[name])
+                name: each if name in longest else each.padded(each.mask.shape[1] + JOINED * strides[name])
                 for name, each in sequences.items()
             }
         ids = () if exporting() else ("",) * tensors[0].shape[0]

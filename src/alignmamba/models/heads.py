@@ -84,6 +84,30 @@ class Head(nn.Linear):
         return scores.squeeze(-1) if self.kind == "regression" else scores
 
 
+class UnimodalHeads(ModulesByName):
+    """A head for each modality, which reads the vector of that modality alone.
+
+    Args:
+        names: Modalities, in the order of their vectors.
+        width: Channels of a vector.
+        task: Task to predict.
+        dropout: Of a vector.
+    """
+
+    def __init__(self, names: Sequence[str], width: int, task: Task, dropout: float) -> None:
+        super().__init__({name: Head(width, task, dropout) for name in names})
+
+    def votes(self, vectors: Tensor) -> Tensor:
+        """Vectors side by side, (batch, modality * width), to predictions of each, (batch, modality, ...)."""
+        each = zip(self.values(), vectors.chunk(len(self), 1), strict=True)
+        return torch.stack([head(vector) for head, vector in each], 1)
+
+    @property
+    def weights(self) -> tuple[Tensor, ...]:
+        """Weights of each head."""
+        return tuple(head.get_parameter("weight") for head in self.values())
+
+
 class TargetScaling(nn.Module):
     """Map from deviations to units of the label, with the mean and deviation of the train targets: stored
     with the model, in float64.

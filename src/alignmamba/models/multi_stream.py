@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from alignmamba.contracts import Output, TokenVectors
 from alignmamba.models.encoded import Encoded, Head, presence
+from alignmamba.models.heads import UnimodalHeads
 from alignmamba.models.side_by_side import SideBySide, SideBySideConfig, SideT, mean_vote, of_votes
 from alignmamba.nn.alignment import Tokens
 from alignmamba.nn.attention import AttentionConfig, CrossModalStack
@@ -216,9 +217,7 @@ class LateFusion(_MultiStream[LateFusionConfig]):
         super().__init__(config, config.d_model)
         self.absent_tokens.requires_grad_(False)
         self.stacks = ModulesByName({name: MambaStack(config) for name in config.anchors})
-        self.heads = ModulesByName(
-            {name: Head(config.d_model, config.task, config.dropout) for name in config.anchors}
-        )
+        self.heads = UnimodalHeads(config.anchors, config.d_model, config.task, config.dropout)
 
     @property
     def embedding_width(self) -> int:
@@ -227,7 +226,7 @@ class LateFusion(_MultiStream[LateFusionConfig]):
     def _read(self, encoded: Encoded) -> Output:
         pooled = [self._pooled(s.x, s.mask) for s in self._streams(encoded).values()]
         embedding = torch.cat(pooled, 1)
-        votes = self._votes(embedding)
+        votes = self.heads.votes(embedding)
         return Output(
             prediction=mean_vote(votes, presence(encoded)),
             unimodal=of_votes(self.vectors, votes, encoded, weight=self.config.unimodal_weight)
@@ -236,16 +235,11 @@ class LateFusion(_MultiStream[LateFusionConfig]):
             embedding=embedding,
         )
 
-    def _votes(self, embedding: Tensor) -> Tensor:
-        """Predictions of each modality, (batch, modality, ...)."""
-        vectors = embedding.chunk(len(self.vectors), 1)
-        return torch.stack([self.heads[name](x) for name, x in zip(self.vectors, vectors, strict=True)], 1)
-
     def _said(self, embedding: Tensor, present: Tensor) -> Tensor:
-        return mean_vote(self._votes(embedding), present)
+        return mean_vote(self.heads.votes(embedding), present)
 
     def _parts(self) -> tuple[Tensor, ...]:
-        return tuple(self.heads[name].get_parameter("weight") for name in self.vectors)
+        return self.heads.weights
 
     def _streams(self, encoded: Encoded) -> dict[str, Tokens]:
         streams = self._with_absent(encoded)

@@ -1,7 +1,6 @@
 """A clip as people see and hear it: its length, its loudness and some of its pictures."""
 
 import io
-import signal
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,18 +56,13 @@ def seen_apart(path: Path, *, seconds: float | None = None) -> ClipSight:
     from pebble import ProcessExpired
 
     try:
-        with process_pool(1, _unheeding) as pool:
+        with process_pool(1) as pool:
             sight: ClipSight = pool.schedule(clip_sight, args=(path,), timeout=seconds).result()
     except ProcessExpired as error:
         raise DataError(f"{path}: {manner_of_end(error.exitcode)}") from None
     except TimeoutError:
         raise DataError(f"{path}: not read within {seconds:g} s, the limit") from None
     return sight
-
-
-def _unheeding() -> None:
-    """Leave Ctrl-C to the parent."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def clip_sight(path: Path) -> ClipSight:

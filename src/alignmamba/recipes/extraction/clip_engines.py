@@ -107,10 +107,9 @@ def _as_they_end(
 
 
 def _prepared() -> None:
-    """Prepare a process of the pool: one thread, and no heed of Ctrl-C, which its parent deals with."""
+    """Prepare a process of the pool: one thread."""
     import torch
 
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(1)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 
 @contextmanager
-def process_pool(workers: int, prepare: Callable[[], None]) -> Iterator[Any]:
+def process_pool(workers: int, prepare: Callable[[], None] | None = None) -> Iterator[Any]:
     """A pool of pebble's, whose processes begin from nothing and leave Ctrl-C to this one.
 
     A copy of this process would share its threads and open files. An interrupt of this thread while a process
@@ -17,11 +17,12 @@ def process_pool(workers: int, prepare: Callable[[], None]) -> Iterator[Any]:
 
     Args:
         workers: Number of processes.
-        prepare: Called in each of them first.
+        prepare: Called in each of them first, if given.
     """
     from pebble import ProcessPool
 
-    pool: Any = ProcessPool(max_workers=workers, initializer=prepare, context=get_context("spawn"))
+    context = get_context("spawn")
+    pool: Any = ProcessPool(workers, initializer=_begun, initargs=(prepare,), context=context)
     try:
         with ThreadPoolExecutor(max_workers=1, initializer=_unheeding) as starting:
             starting.submit(lambda: pool.active).result()
@@ -29,6 +30,13 @@ def process_pool(workers: int, prepare: Callable[[], None]) -> Iterator[Any]:
     finally:
         pool.stop()
         pool.join()
+
+
+def _begun(prepare: Callable[[], None] | None) -> None:
+    """Leave Ctrl-C to the parent, also where this process began without it blocked."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if prepare is not None:
+        prepare()
 
 
 def _unheeding() -> None:

@@ -1,8 +1,9 @@
 """Turn ``utd_mhad.npz`` (UTD-MHAD: 27 actions by 8 people) into a corpus.
 
-Usage: ``python examples/utd_mhad.py utd_mhad.npz DESTINATION``
+Usage: ``python examples/utd_mhad.py utd_mhad.npz DESTINATION [--groups]``
 
-Odd subjects train, subject 7 of them is held out for validation, even subjects test. Three modalities of
+Odd subjects train, subject 7 of them is held out for validation, even subjects test. ``--groups`` makes the
+recordings of a person a group, so that folds hold people whole. Three modalities of
 unequal length and rate:
 
 - ``skeleton`` (30 Hz, 120): 20 joints relative to the hip and their velocities, in units of the person's
@@ -35,7 +36,14 @@ ACTIONS = (
 # fmt: on
 
 
-def convert(source: Path, destination: Path, *, valid_subject: int = 7, overwrite: bool = False) -> Corpus:
+def convert(
+    source: Path,
+    destination: Path,
+    *,
+    valid_subject: int = 7,
+    groups: bool = False,
+    overwrite: bool = False,
+) -> Corpus:
     """Read the archive and write the corpus, with the samples of one odd subject for validation."""
     with np.load(source, allow_pickle=False) as archive:
         features = {
@@ -54,7 +62,7 @@ def convert(source: Path, destination: Path, *, valid_subject: int = 7, overwrit
     return write_corpus(
         destination,
         {
-            role: split(np.flatnonzero(chosen), features, subject, action, trial)
+            role: split(np.flatnonzero(chosen), features, subject, action, trial, groups=groups)
             for role, chosen in rows.items()
         },
         task=Task(kind="classification", classes=ACTIONS),
@@ -79,6 +87,8 @@ def split(
     subject: np.ndarray,
     action: np.ndarray,
     trial: np.ndarray,
+    *,
+    groups: bool,
 ) -> SplitArrays:
     """The samples of one split."""
     return SplitArrays(
@@ -89,6 +99,7 @@ def split(
             name: [np.arange(len(arrays[row])) / FRAMES_PER_SECOND[name] for row in rows]
             for name, arrays in features.items()
         },
+        groups=[f"subject {subject[row]}" for row in rows] if groups else None,
     )
 
 
@@ -114,10 +125,13 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description="Turn utd_mhad.npz into an AlignMamba corpus.")
     parser.add_argument("source", type=Path, help="the archive utd_mhad.npz")
     parser.add_argument("destination", type=Path, help="directory of the corpus to make")
+    parser.add_argument(
+        "--groups", action="store_true", help="make the recordings of a person a group, which folds keep whole"
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace the corpus that is there")
     given = parser.parse_args()
     try:
-        corpus = convert(given.source, given.destination, overwrite=given.overwrite)
+        corpus = convert(given.source, given.destination, groups=given.groups, overwrite=given.overwrite)
     except (AlignMambaError, OSError) as error:
         parser.error(str(error))
     print(

@@ -31,7 +31,7 @@ from alignmamba.methods.mult import MULTIMODAL_TRANSFORMER, MulTConfig
 from alignmamba.methods.pan_mamba import CHANNEL_SWAPPING
 from alignmamba.methods.pooled_linear import POOLED_LINEAR
 from alignmamba.methods.q_former import QUERYING_TRANSFORMER
-from alignmamba.methods.search_space import LOSS_WEIGHT, Choice, SearchSpace
+from alignmamba.methods.search_space import LOSS_WEIGHT, Choice, Names, SearchSpace
 from alignmamba.methods.self_mm import SELF_MM
 from alignmamba.methods.tfn import TENSOR_FUSION
 from alignmamba.methods.ulgm import UNIMODAL_LABELS
@@ -49,6 +49,7 @@ FAMILIES: Final[dict[str, Method]] = {
         search={
             "options.alignment.weight": LOSS_WEIGHT,
             "options.local.time_weight": Choice((0.0, 10.0, 100.0, 1000.0)),
+            "options.local.time_unit": Names(("relative", "seconds")),
             **_ALONE,
         },
         source="Li et al., CVPR 2025, arXiv 2412.00833",

@@ -51,7 +51,21 @@ class Choice:
         return ", ".join(f"{value:g}" for value in self.values)
 
 
-Range = Real | Whole | Choice
+@dataclass(frozen=True)
+class Names:
+    """One of a few names, which are drawn without an order."""
+
+    values: tuple[str, ...]
+
+    def nearest(self, value: Any) -> str:
+        """The value, or the first name where it is none of them."""
+        return value if value in self.values else self.values[0]
+
+    def __str__(self) -> str:
+        return ", ".join(self.values)
+
+
+Range = Real | Whole | Choice | Names
 """Values that a setting may take."""
 
 SearchSpace = Mapping[str, Range]

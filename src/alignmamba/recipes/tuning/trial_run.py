@@ -8,7 +8,7 @@ import optuna
 
 from alignmamba.errors import ConfigError, TrainingError
 from alignmamba.files import refused_by_machine
-from alignmamba.methods.search_space import Choice, Range, Real
+from alignmamba.methods.search_space import Choice, Names, Range, Real
 from alignmamba.recipes.assembly import launched, loaders
 from alignmamba.recipes.configuration import resolve, with_settings
 from alignmamba.recipes.experiments.experiment_kind import of_model
@@ -51,9 +51,9 @@ def run_trial(plan: TuningPlan, name: str, trial: optuna.Trial) -> float:
     return sum(scores) / len(scores)
 
 
-def drawn(trial: optuna.Trial, key: str, values: Range) -> float:
+def drawn(trial: optuna.Trial, key: str, values: Range) -> float | str:
     """Value of a setting that the sampler draws."""
-    if isinstance(values, Choice):
+    if isinstance(values, Choice | Names):
         return trial.suggest_categorical(key, values.values)
     if isinstance(values, Real):
         return trial.suggest_float(key, values.low, values.high, log=values.log)

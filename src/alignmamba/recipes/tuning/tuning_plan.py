@@ -212,7 +212,7 @@ def space_of(name: str, base: RunConfig, corpus: Corpus, held: Mapping[str, obje
     return space
 
 
-def defaults_of(name: str, plan: TuningPlan) -> dict[str, float]:
+def defaults_of(name: str, plan: TuningPlan) -> dict[str, float | str]:
     """Settings of the first trial: the method's defaults, or the nearest that its space has."""
     first = plan.repeats[0]
     known = dict(dotted(resolve(of_model(first.config, name), first.corpus).model_dump(mode="json")))

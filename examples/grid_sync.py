@@ -1,0 +1,155 @@
+"""Turn ``grid_s1.npz`` (GRID: speaker s1 says 1000 sentences of six words) into a corpus that asks whether
+voice and lips belong together.
+
+Usage: ``python examples/grid_sync.py grid_s1.npz DESTINATION [--pieces]``
+
+Modalities are those of ``grid.py``: ``audio`` (100 Hz, 40) and ``video`` (25 Hz, 360), with times in seconds
+on one clock. The target is ``together``, or ``apart`` where the sound is .12 to .6 s early or late.
+
+Without ``--pieces`` both cover the same stretch of a sentence, 1.2 to 1.8 s. With ``--pieces`` each covers a
+stretch of its own, as recordings that were not begun together, and they have .8 s or more in common; only the
+times say which.
+
+Of each sentence there are four samples. Each piece of sound, each piece of lips and each time stands in as
+many that are together as apart, so that one modality alone says nothing.
+
+The sentences are split as in ``grid.py``. Source of the data: Cooke, Barker, Cunningham, Shao, JASA 2006.
+"""
+
+import argparse
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from grid import AUDIO_HZ, SIZES, VIDEO_HZ, lips
+
+from alignmamba import AlignMambaError, Corpus, SplitArrays, Task, write_corpus
+
+FRAMES = 74
+"""Frames of video of a sentence that sound covers too."""
+TICKS = round(AUDIO_HZ / VIDEO_HZ)
+"""Vectors of audio to a frame of video."""
+SHORTEST, LONGEST = 30, 45
+"""Frames of a piece."""
+COMMON = 20
+"""Frames that two pieces have in common, at least."""
+LEAST, MOST = 3, 15
+"""Frames by which voice and lips of a sample are apart."""
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A piece of sound and one of lips; each has a place in its sentence and a time on the clock, in frames."""
+
+    sound: int
+    sound_time: int
+    sound_length: int
+    lips: int
+    lips_time: int
+    lips_length: int
+
+    @property
+    def together(self) -> bool:
+        """True if both are from one time where the clock says so."""
+        return self.sound - self.sound_time == self.lips - self.lips_time
+
+
+def convert(source: Path, destination: Path, *, pieces: bool = False, overwrite: bool = False) -> Corpus:
+    """Read the archive and write the corpus."""
+    with np.load(source, allow_pickle=False) as archive:
+        ids, audio, video = archive["id"], archive["audio_logmel"], archive["video"]
+    order = np.random.default_rng(0).permutation(len(ids))
+    parts = np.split(order, np.cumsum(list(SIZES.values()))[:-1])
+    seen = [lips(each) for each in video]
+
+    def split(rows: np.ndarray) -> SplitArrays:
+        pairs = [
+            (row, pair)
+            for row in rows
+            for pair in (own_pieces if pieces else same_stretch)(np.random.default_rng([1, row]))
+        ]
+        return SplitArrays(
+            features={
+                "audio": [
+                    audio[row, TICKS * pair.sound : TICKS * (pair.sound + pair.sound_length)].astype(np.float32)
+                    for row, pair in pairs
+                ],
+                "video": [seen[row][pair.lips : pair.lips + pair.lips_length] for row, pair in pairs],
+            },
+            targets=["together" if pair.together else "apart" for _, pair in pairs],
+            ids=[f"{ids[row]}-{place % 4}" for place, (row, _) in enumerate(pairs)],
+            groups=[str(ids[row]) for row, _ in pairs],
+            times={
+                "audio": [
+                    pair.sound_time / VIDEO_HZ + np.arange(TICKS * pair.sound_length) / AUDIO_HZ
+                    for _, pair in pairs
+                ],
+                "video": [(pair.lips_time + np.arange(pair.lips_length)) / VIDEO_HZ for _, pair in pairs],
+            },
+        )
+
+    return write_corpus(
+        destination,
+        {role: split(rows) for role, rows in zip(SIZES, parts, strict=True)},
+        task=Task(kind="classification", classes=("apart", "together")),
+        name=f"grid-s1-sync{'-pieces' * pieces}",
+        units={
+            "audio": "log-mel energy at 100 Hz",
+            "video": "lip region 10 x 18, brightness and its change a frame, at 25 Hz",
+        },
+        source="GRID (Cooke, Barker, Cunningham, Shao, JASA 2006), speaker s1",
+        overwrite=overwrite,
+    )
+
+
+def same_stretch(random: np.random.Generator) -> Iterator[Pair]:
+    """Pairs of a sentence that cover the same time: two pieces of each modality, crossed."""
+    length = int(random.integers(SHORTEST, LONGEST + 1))
+    places = two_places(random, length)
+    for sound in places:
+        for seen in places:
+            yield Pair(sound, 0, length, seen, 0, length)
+
+
+def own_pieces(random: np.random.Generator) -> Iterator[Pair]:
+    """Pairs of a sentence whose sides begin and end apart: two pieces of sound at either's time, beside one
+    piece of lips.
+    """
+    while True:
+        heard, watched = (int(each) for each in random.integers(SHORTEST, LONGEST + 1, size=2))
+        places = two_places(random, heard)
+        seen = int(random.integers(0, FRAMES - watched + 1))
+        if all(min(at + heard, seen + watched) - max(at, seen) >= COMMON for at in places):
+            break
+    first = min(*places, seen)
+    for sound in places:
+        for at in places:
+            yield Pair(sound, at - first, heard, seen, seen - first, watched)
+
+
+def two_places(random: np.random.Generator, length: int) -> tuple[int, int]:
+    """Beginnings of two pieces of a sentence, in random order, that are far enough apart and not too far."""
+    while True:
+        one, other = (int(each) for each in random.integers(0, FRAMES - length + 1, size=2))
+        if LEAST <= abs(one - other) <= MOST:
+            return one, other
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description="Turn grid_s1.npz into a corpus of voices and lips.")
+    parser.add_argument("source", type=Path, help="the archive grid_s1.npz")
+    parser.add_argument("destination", type=Path, help="directory of the corpus to make")
+    parser.add_argument(
+        "--pieces", action="store_true", help="let voice and lips begin and end at times of their own"
+    )
+    parser.add_argument("--overwrite", action="store_true", help="replace the corpus that is there")
+    given = parser.parse_args()
+    try:
+        corpus = convert(given.source, given.destination, pieces=given.pieces, overwrite=given.overwrite)
+    except (AlignMambaError, OSError) as error:
+        parser.error(str(error))
+    print(
+        f"wrote {given.destination}:"
+        f" {', '.join(f'{role} {len(part)}' for role, part in corpus.splits.items())}"
+    )

@@ -22,9 +22,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from grid import AUDIO_HZ, SIZES, VIDEO_HZ, lips
 
 from alignmamba import AlignMambaError, Corpus, SplitArrays, Task, write_corpus
+from grid import AUDIO_HZ, SIZES, VIDEO_HZ, lips
 
 FRAMES = 74
 """Frames of video of a sentence that sound covers too."""
@@ -40,7 +40,7 @@ LEAST, MOST = 3, 15
 
 @dataclass(frozen=True)
 class Pair:
-    """A piece of sound and one of lips; each has a place in its sentence and a time on the clock, in frames."""
+    """A piece of sound and one of lips, each with its place in a sentence and on the clock, in frames."""
 
     sound: int
     sound_time: int
@@ -72,10 +72,10 @@ def convert(source: Path, destination: Path, *, pieces: bool = False, overwrite:
         return SplitArrays(
             features={
                 "audio": [
-                    audio[row, TICKS * pair.sound : TICKS * (pair.sound + pair.sound_length)].astype(np.float32)
+                    piece(audio[row], TICKS * pair.sound, TICKS * pair.sound_length).astype(np.float32)
                     for row, pair in pairs
                 ],
-                "video": [seen[row][pair.lips : pair.lips + pair.lips_length] for row, pair in pairs],
+                "video": [piece(seen[row], pair.lips, pair.lips_length) for row, pair in pairs],
             },
             targets=["together" if pair.together else "apart" for _, pair in pairs],
             ids=[f"{ids[row]}-{place % 4}" for place, (row, _) in enumerate(pairs)],
@@ -134,6 +134,11 @@ def two_places(random: np.random.Generator, length: int) -> tuple[int, int]:
         one, other = (int(each) for each in random.integers(0, FRAMES - length + 1, size=2))
         if LEAST <= abs(one - other) <= MOST:
             return one, other
+
+
+def piece(tokens: np.ndarray, begin: int, length: int) -> np.ndarray:
+    """(length, channel) of a sequence, from a place on."""
+    return tokens[begin : begin + length]
 
 
 if __name__ == "__main__":

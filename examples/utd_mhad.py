@@ -126,7 +126,9 @@ if __name__ == "__main__":
     parser.add_argument("source", type=Path, help="the archive utd_mhad.npz")
     parser.add_argument("destination", type=Path, help="directory of the corpus to make")
     parser.add_argument(
-        "--groups", action="store_true", help="make the recordings of a person a group, which folds keep whole"
+        "--groups",
+        action="store_true",
+        help="make the recordings of a person a group, which folds keep whole",
     )
     parser.add_argument("--overwrite", action="store_true", help="replace the corpus that is there")
     given = parser.parse_args()

@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -25,6 +26,9 @@ from tiny_tokenizer import save_tiny_tokenizer
 
 ROOT = Path(__file__).resolve().parent.parent
 DATA = Path(os.environ.get("ALIGNMAMBA_DATA", ROOT.parent / "shared" / "data"))
+
+
+sys.path.append(str(ROOT / "examples"))  # one of them builds on another
 
 
 def example(name: str) -> ModuleType:
@@ -61,6 +65,12 @@ CONVERTERS: dict[str, tuple[str, str, Callable[..., Corpus], dict[str, int]]] = 
         "grid_s1.npz",
         partial(example("grid").convert, target="digit"),
         {"train": 700, "valid": 100, "test": 200},
+    ),
+    "grid-sync": (
+        "grid",
+        "grid_s1.npz",
+        example("grid_sync").convert,
+        {"train": 2800, "valid": 400, "test": 800},
     ),
 }
 
@@ -152,6 +162,47 @@ def test_grid_frames_are_labelled_with_what_is_said_at_them(tmp_path: Path) -> N
     assert [(target.name, target.tokens) for target in ready.corpus.task.further] == [("word", "video")]
 
 
+@pytest.mark.parametrize("pieces", [False, True])
+def test_voices_and_lips_alone_say_nothing_of_whether_they_belong_together(
+    pieces: bool, tmp_path: Path
+) -> None:
+    source = archive("grid_s1.npz")
+    corpus = example("grid_sync").convert(source, tmp_path / "corpus", pieces=pieces)
+    with np.load(source, allow_pickle=False) as given:
+        sentences = dict(zip(given["id"].tolist(), given["audio_logmel"], strict=True))
+        frames = dict(zip(given["id"].tolist(), given["video"], strict=True))
+    lips = example("grid").lips
+    met: dict[bool, Counter[bytes]] = {True: Counter(), False: Counter()}
+    apart = set()
+    for sample in corpus.split("valid"):
+        together = corpus.task.classes[int(sample.target or 0)] == "together"
+        sound, seen = sample.features["audio"], sample.features["video"]
+        times = [sample.times["audio"], sample.times["video"]]
+        met[together].update(each.tobytes() for each in (sound, seen, *times))
+        # of where each stands in the sentence and on the clock, the difference tells them apart
+        whole = [sentences[sample.group].astype(np.float32), lips(frames[sample.group])]
+        places = [
+            next(at for at in range(len(full)) if np.array_equal(full[at : at + len(part)], part)) / rate
+            for full, part, rate in zip(whole, (sound, seen), (100.0, 25.0), strict=True)
+        ]
+        late = (places[0] - times[0][0]) - (places[1] - times[1][0])
+        assert together == (abs(late) < 0.001)
+        assert together or 0.119 < abs(late) < 0.601
+        apart.add(round(abs(times[0][0] - times[1][0]), 3))
+        assert min(times[0][-1], times[1][-1]) - max(times[0][0], times[1][0]) > 0.7
+    assert met[True] == met[False]
+    assert (len(apart) > 1) == pieces
+
+
+def test_the_people_of_utd_are_groups_on_request(tmp_path: Path) -> None:
+    for groups in (True, False):
+        corpus = example("utd_mhad").convert(
+            archive("utd_mhad.npz"), tmp_path / f"corpus-{groups}", groups=groups
+        )
+        of = {sample.group for sample in corpus.split("train")}
+        assert of == ({"subject 1", "subject 3", "subject 5"} if groups else {None})
+
+
 @pytest.mark.parametrize(("name", "file"), [("mosi", "mosi_text_audio.npz"), ("grid", "grid_s1.npz")])
 def test_words_are_read_by_a_frozen_encoder(name: str, file: str, tmp_path: Path) -> None:
     folder = save_tiny_tokenizer(save_tiny_bert(tmp_path / "tiny"))
@@ -166,7 +217,7 @@ def test_words_are_read_by_a_frozen_encoder(name: str, file: str, tmp_path: Path
     )
 
 
-@pytest.mark.parametrize("name", ["mosi", "grid", "utd_mhad"])
+@pytest.mark.parametrize("name", ["mosi", "grid", "grid_sync", "utd_mhad"])
 def test_a_missing_archive_is_one_line(name: str, tmp_path: Path) -> None:
     more = ["--target", "digit"] if name == "grid" else []
     command = [

@@ -360,3 +360,55 @@ def test_grids_do_without_it_as_well(tmp_path: Path) -> None:
         ("alignmamba", ("audio", "video")),
         ("audio alone", ("audio",)),
     ]
+
+
+# Modalities that do not begin together
+
+
+def late_sound(path: Path, *, by: float) -> Path:
+    """A corpus whose sound begins so many seconds after its text, which lasts one second."""
+    size = 12
+    parts: dict[Role, Any] = {
+        role: {
+            "features": {
+                name: [np.full((3, 2), row / size)] * size for row, name in enumerate(("text", "audio"))
+            },
+            "times": {"text": [np.linspace(0, 1, 3)] * size, "audio": [by + np.linspace(0, 1, 3)] * size},
+            "targets": [row % 3 for row in range(size)],
+        }
+        for role in ("train", "valid", "test")
+    }
+    write_corpus(path, parts, task=TASK)  # type: ignore[arg-type]
+    return path
+
+
+def test_modalities_that_begin_apart_are_matched_by_seconds(tmp_path: Path) -> None:
+    late, even = late_sound(tmp_path / "late", by=0.5), late_sound(tmp_path / "even", by=0.0)
+
+    def unit(data: Path, **changes: Any) -> tuple[str | None, bool]:
+        ready = plan(config(data, **changes), out=tmp_path / "run")
+        said = any("options.local.time_unit" in note for note in ready.notes)
+        return ready.config.options.get("local", {}).get("time_unit"), said
+
+    assert unit(late) == ("seconds", True)
+    assert unit(even) == ("relative", False)
+    options = FAST["options"]
+    assert unit(late, options={**options, "local": {"time_unit": "relative"}}) == ("relative", False)
+    assert unit(late, options={**options, "local": {"time_weight": 10.0}}) == ("seconds", True)
+    assert unit(late, options={**options, "timeless": ["text"]}) == ("relative", False)
+    assert unit(late, modalities=["audio"]) == ("relative", False)
+    for preset in ("0.1", "paper"):
+        assert unit(late, preset=preset) == ("relative", False)
+    assert unit(late, model="late-fusion") == (None, False)
+
+
+def test_a_run_of_modalities_that_begin_apart_repeats_itself(tmp_path: Path) -> None:
+    """What was chosen is in its record, so that another corpus or a later rule does not change it."""
+    late = late_sound(tmp_path / "late", by=0.5)
+    train(config(late), out=tmp_path / "run")
+    kept = read_config(tmp_path / "run" / "config.yaml")
+    assert kept.options["local"]["time_unit"] == "seconds"
+    assert resolve(kept, load_corpus(late)) == kept
+    even = load_corpus(late_sound(tmp_path / "even", by=0.0))
+    assert resolve(kept, even).options["local"]["time_unit"] == "seconds"
+    evaluate(tmp_path / "run")

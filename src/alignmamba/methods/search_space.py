@@ -58,7 +58,7 @@ class Names:
     values: tuple[str, ...]
 
     def nearest(self, value: Any) -> str:
-        """The value, or the first name where it is none of them."""
+        """The value, or the first name where it is another."""
         return value if value in self.values else self.values[0]
 
     def __str__(self) -> str:

@@ -14,6 +14,7 @@ from pydantic import BeforeValidator, Field, TypeAdapter, ValidationError, model
 from pydantic.fields import FieldInfo
 
 from alignmamba.contracts import Config, Corpus, Name, configurations, dotted_keys
+from alignmamba.data.clocks import BEGIN_APART, share_apart
 from alignmamba.data.cross_validation import FoldsConfig
 from alignmamba.data.further_targets import FurtherConfig
 from alignmamba.data.leading_target import LeadingConfig
@@ -264,6 +265,7 @@ def resolve(config: RunConfig, corpus: Corpus) -> RunConfig:
     """The same run with every option of its model, which a later preset may change, and a path for any
     directory.
     """
+    config = with_clock(config, corpus)
     made = model_config(config, corpus)
     try:
         pinned = made.pinned()
@@ -274,6 +276,19 @@ def resolve(config: RunConfig, corpus: Corpus) -> RunConfig:
     samples = len(corpus.split("train"))
     loader = with_batch_size(config, min(samples, config.subset.size or samples)).loader
     return config.model_copy(update={"options": options, "data": data, "loader": loader})
+
+
+def with_clock(config: RunConfig, corpus: Corpus) -> RunConfig:
+    """The same run with a unit of time; where it has none, seconds for a corpus whose modalities begin apart,
+    which presets but the default do not ask.
+    """
+    if config.preset != "default" or "local" not in _options(config.model):
+        return config
+    known = "time_unit" in config.options.get("local", {})
+    if known or share_apart(corpus, timeless=config.options.get("timeless", ())) < BEGIN_APART:
+        return config
+    options = merged(config.options, {"local": {"time_unit": "seconds"}})
+    return config.model_copy(update={"options": options})
 
 
 def with_batch_size(config: RunConfig, samples: int) -> RunConfig:

@@ -21,7 +21,7 @@ from alignmamba.contracts import Config, Role, Task
 from alignmamba.data.archive import load_corpus, write_corpus
 from alignmamba.errors import CheckpointError, ConfigError, TrainingError
 from alignmamba.methods import METHODS
-from alignmamba.methods.search_space import SHARED_SPACE, Choice, Real, Whole
+from alignmamba.methods.search_space import SHARED_SPACE, Choice, Names, Real, Whole
 from alignmamba.recipes import preparation
 from alignmamba.recipes.configuration import RunConfig, check_config
 from alignmamba.recipes.run_directory import to_json
@@ -505,8 +505,8 @@ def test_what_is_set_is_held_and_the_rest_is_searched(corpus: Path, tmp_path: Pa
         asked = TuningOptions(trials=1, methods=("alignmamba",))
         return plan_tuning(asked, base, out=tmp_path / "out").spaces["alignmamba"]
 
-    everything = {*SHARED_SPACE, "options.alignment.weight", "options.local.time_weight"}
-    everything |= {"options.unimodal_weight"}
+    everything = {*SHARED_SPACE, "options.alignment.weight", "options.unimodal_weight"}
+    everything |= {"options.local.time_weight", "options.local.time_unit"}
     assert spaces().keys() == everything
     held = spaces(fit={"epochs": 3}, options={"local": {"time_weight": 0.0}})
     assert held.keys() == everything - {"fit.epochs", "options.local.time_weight"}
@@ -519,7 +519,7 @@ def test_what_is_set_is_held_and_the_rest_is_searched(corpus: Path, tmp_path: Pa
                 "depth": 1,
                 "dropout": 0.0,
                 "alignment": {"weight": 0.1},
-                "local": {"time_weight": 0.0},
+                "local": {"time_weight": 0.0, "time_unit": "seconds"},
                 "unimodal_weight": 0.0,
                 "modality_dropout": 0.0,
             },
@@ -542,12 +542,16 @@ def test_every_declared_setting_belongs_to_its_method() -> None:
         *SHARED_SPACE.values(),
         *(each for method in METHODS.values() for each in method.search.values()),
     ]
-    assert all(isinstance(each, Config | Real | Whole | Choice) for each in ranges)
+    assert all(isinstance(each, Config | Real | Whole | Choice | Names) for each in ranges)
 
 
 def test_ranges_know_their_nearest_value() -> None:
     assert [Real(low=0.1, high=1).nearest(value) for value in (0, 0.5, 2)] == [0.1, 0.5, 1]
     assert [Whole(low=10, high=40, step=10).nearest(value) for value in (3, 24, 26, 100)] == [10, 20, 30, 40]
     assert [Choice((16, 32, 64)).nearest(value) for value in (1, 40, 768)] == [16, 32, 64]
+    clocks = Names(("relative", "seconds"))
+    found = [clocks.nearest(value) for value in ("seconds", "relative", "other")]
+    assert found == ["seconds", "relative", "relative"]
+    assert str(clocks) == "relative, seconds"
     assert str(Real(low=1e-4, high=0.01, log=True)) == "0.0001 to 0.01 (log)"
     assert str(Whole(low=10, high=40, step=10)) == "10 to 40 by 10"

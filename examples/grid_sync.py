@@ -7,11 +7,11 @@ Modalities are those of ``grid.py``: ``audio`` (100 Hz, 40) and ``video`` (25 Hz
 on one clock. The target is ``together``, or ``apart`` where the sound is .12 to .6 s early or late.
 
 Without ``--pieces`` both cover the same stretch of a sentence, 1.2 to 1.8 s. With ``--pieces`` each covers a
-stretch of its own, as recordings that were not begun together, and they have .8 s or more in common; only the
+stretch of its own, as recordings that were not begun together. They have .8 s or more in common, and only the
 times say which.
 
-Of each sentence there are four samples. Each piece of sound, each piece of lips and each time stands in as
-many that are together as apart, so that one modality alone says nothing.
+Of each sentence there are four samples: two pieces of sound and two of lips, crossed, at the same times. So
+whatever is known of one of them stands in as many that are together as apart.
 
 The sentences are split as in ``grid.py``. Source of the data: Cooke, Barker, Cunningham, Shao, JASA 2006.
 """
@@ -42,17 +42,17 @@ LEAST, MOST = 3, 15
 class Pair:
     """A piece of sound and one of lips, each with its place in a sentence and on the clock, in frames."""
 
-    sound: int
+    sound_place: int
     sound_time: int
     sound_length: int
-    lips: int
+    lips_place: int
     lips_time: int
     lips_length: int
 
     @property
     def together(self) -> bool:
         """True if both are from one time where the clock says so."""
-        return self.sound - self.sound_time == self.lips - self.lips_time
+        return self.sound_place - self.sound_time == self.lips_place - self.lips_time
 
 
 def convert(source: Path, destination: Path, *, pieces: bool = False, overwrite: bool = False) -> Corpus:
@@ -61,7 +61,7 @@ def convert(source: Path, destination: Path, *, pieces: bool = False, overwrite:
         ids, audio, video = archive["id"], archive["audio_logmel"], archive["video"]
     order = np.random.default_rng(0).permutation(len(ids))
     parts = np.split(order, np.cumsum(list(SIZES.values()))[:-1])
-    seen = [lips(each) for each in video]
+    mouths = [lips(each) for each in video]
 
     def split(rows: np.ndarray) -> SplitArrays:
         pairs = [
@@ -72,10 +72,10 @@ def convert(source: Path, destination: Path, *, pieces: bool = False, overwrite:
         return SplitArrays(
             features={
                 "audio": [
-                    piece(audio[row], TICKS * pair.sound, TICKS * pair.sound_length).astype(np.float32)
+                    piece(audio[row], TICKS * pair.sound_place, TICKS * pair.sound_length).astype(np.float32)
                     for row, pair in pairs
                 ],
-                "video": [piece(seen[row], pair.lips, pair.lips_length) for row, pair in pairs],
+                "video": [piece(mouths[row], pair.lips_place, pair.lips_length) for row, pair in pairs],
             },
             targets=["together" if pair.together else "apart" for _, pair in pairs],
             ids=[f"{ids[row]}-{place % 4}" for place, (row, _) in enumerate(pairs)],
@@ -108,24 +108,24 @@ def same_stretch(random: np.random.Generator) -> Iterator[Pair]:
     length = int(random.integers(SHORTEST, LONGEST + 1))
     places = two_places(random, length)
     for sound in places:
-        for seen in places:
-            yield Pair(sound, 0, length, seen, 0, length)
+        for at in places:
+            yield Pair(sound, 0, length, at, 0, length)
 
 
 def own_pieces(random: np.random.Generator) -> Iterator[Pair]:
-    """Pairs of a sentence whose sides begin and end apart: two pieces of sound at either's time, beside one
-    piece of lips.
+    """Pairs of a sentence whose sides begin and end apart: two pieces of each modality, crossed, the lips
+    always as late.
     """
     while True:
         heard, watched = (int(each) for each in random.integers(SHORTEST, LONGEST + 1, size=2))
         places = two_places(random, heard)
-        seen = int(random.integers(0, FRAMES - watched + 1))
-        if all(min(at + heard, seen + watched) - max(at, seen) >= COMMON for at in places):
+        late = int(random.integers(COMMON - watched, heard - COMMON + 1))
+        inside = all(0 <= at + late <= FRAMES - watched for at in places)
+        if inside and min(heard, late + watched) - max(0, late) >= COMMON:
             break
-    first = min(*places, seen)
     for sound in places:
         for at in places:
-            yield Pair(sound, at - first, heard, seen, seen - first, watched)
+            yield Pair(sound, max(0, -late), heard, at + late, max(0, late), watched)
 
 
 def two_places(random: np.random.Generator, length: int) -> tuple[int, int]:

@@ -1,4 +1,4 @@
-"""Clocks of a corpus: the share of samples whose modalities begin apart."""
+"""Clocks of a corpus: whether its modalities begin together."""
 
 from collections.abc import Sequence
 
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from alignmamba.contracts import Corpus, ModalitySpec, Sample, Task
-from alignmamba.data.clocks import LOOKED_AT, share_apart
+from alignmamba.data.clocks import LOOKED_AT, Clocks, clocks_of
 from alignmamba.data.memory_splits import MemorySplit
 
 SPECS = (ModalitySpec(name="text", dim=1), ModalitySpec(name="audio", dim=1))
@@ -32,22 +32,31 @@ def corpus(begins: Sequence[tuple[float | None, float | None]], *, lasts: float 
     return Corpus(name="c", task=task, modalities=SPECS, splits={"train": train}, checksum="0")
 
 
-def test_modalities_begin_apart_by_a_share_of_the_whole_sample() -> None:
-    assert share_apart(corpus([(0, 0), (5, 5)])) == 0
-    assert share_apart(corpus([(0, 0.5), (0.5, 0)])) == 1
-    assert share_apart(corpus([(0, 0.5), (7, 7), (7, 7), (0, 0.05)])) == 0.25
-    assert share_apart(corpus([(0, 0.5)], lasts=10.0)) == 0, "a twentieth of the sample"
-    assert share_apart(corpus([(1e9, 1e9 + 2)], lasts=10.0)) == 1, "the zero of the clock is of no account"
+def test_beginnings_count_by_the_time_of_the_whole_sample() -> None:
+    assert clocks_of(corpus([(0, 0), (5, 5)])) == Clocks(samples=2, apart=0)
+    assert clocks_of(corpus([(0, 0.5), (0.5, 0)])) == Clocks(samples=2, apart=2)
+    assert clocks_of(corpus([(0, 0.5)], lasts=10.0)).apart == 0, "a twentieth of the sample"
+    assert clocks_of(corpus([(1e9, 1e9 + 2)], lasts=10.0)).apart == 1, "the zero of the clock does not count"
 
 
-def test_samples_without_two_clocks_begin_together() -> None:
-    assert share_apart(corpus([(None, 3.0), (None, None), (0, 3.0), (0, 3.0)])) == 0.5
-    assert share_apart(corpus([(0, 3.0)]), timeless=("text",)) == 0
-    assert share_apart(corpus([])) == 0
+def test_clocks_that_share_no_time_are_not_one() -> None:
+    assert clocks_of(corpus([(0, 3.0), (0, 1e9), (0, 1.0)])) == Clocks(samples=3, apart=1)
+
+
+def test_samples_without_two_clocks_do_not_count() -> None:
+    assert clocks_of(corpus([(None, 0.5), (None, None), (0, 0.5), (0, 0)])) == Clocks(samples=2, apart=1)
+    assert clocks_of(corpus([(0, 0.5)]), timeless=("text",)) == Clocks(samples=0, apart=0)
+    assert clocks_of(corpus([])) == Clocks(samples=0, apart=0)
+
+
+@pytest.mark.parametrize(("apart", "said"), [(0, False), (1, False), (2, True), (8, True)])
+def test_a_quarter_of_samples_says_that_modalities_begin_apart(apart: int, *, said: bool) -> None:
+    assert Clocks(samples=8, apart=apart).begin_apart is said
+    assert not Clocks(samples=0, apart=0).begin_apart
 
 
 def test_a_large_corpus_is_judged_by_some_of_its_samples(monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = corpus([(0, 1.0 * (row >= 500)) for row in range(1000)])
+    whole = corpus([(0, 0.5 * (row >= 500)) for row in range(1000)])
     read: list[int] = []
     plain = MemorySplit.__getitem__
 
@@ -56,5 +65,5 @@ def test_a_large_corpus_is_judged_by_some_of_its_samples(monkeypatch: pytest.Mon
         return plain(split, row)
 
     monkeypatch.setattr(MemorySplit, "__getitem__", noted)
-    assert share_apart(whole) == 0.5
+    assert clocks_of(whole) == Clocks(samples=LOOKED_AT, apart=LOOKED_AT // 2)
     assert len(read) == len(set(read)) == LOOKED_AT

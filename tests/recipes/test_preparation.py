@@ -397,9 +397,21 @@ def test_modalities_that_begin_apart_are_matched_by_seconds(tmp_path: Path) -> N
     assert unit(late, options={**options, "local": {"time_weight": 10.0}}) == ("seconds", True)
     assert unit(late, options={**options, "timeless": ["text"]}) == ("relative", False)
     assert unit(late, modalities=["audio"]) == ("relative", False)
+    assert unit(late, options={**options, "local": {"method": "proportional"}}) == ("relative", False)
     for preset in ("0.1", "paper"):
         assert unit(late, preset=preset) == ("relative", False)
     assert unit(late, model="late-fusion") == (None, False)
+
+
+def test_all_rows_of_an_experiment_have_one_unit(tmp_path: Path) -> None:
+    late = late_sound(tmp_path / "late", by=0.5)
+    planned = plan_experiment(
+        ComparisonOptions(models=("alignmamba", "late-fusion"), seeds=1), config(late), out=tmp_path / "grid"
+    )
+    units = {cell.row: cell.config.options.get("local", {}).get("time_unit") for cell in planned.cells}
+    assert {units[row] for row in ("alignmamba", "text alone", "audio alone")} == {"seconds"}
+    assert units["late-fusion"] is None
+    assert sum("options.local.time_unit" in note for note in planned.notes) == 1
 
 
 def test_a_run_of_modalities_that_begin_apart_repeats_itself(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
-"""Clocks of a corpus: the times at which its modalities begin."""
+"""Clocks of a corpus: whether its modalities begin together."""
 
 from collections.abc import Collection
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
@@ -10,32 +11,38 @@ from alignmamba.contracts import Corpus
 LOOKED_AT: Final = 64
 """Samples of train, evenly spaced, that stand for all."""
 _APART: Final = 0.1
-"""Share of the time of a sample by which its modalities begin apart, at least."""
-BEGIN_APART: Final = 0.25
-"""Share of samples that begin apart from which positions do not say what is at one time."""
+"""Share of the time that a sample takes; modalities whose beginnings lie further apart begin apart."""
+_OFTEN: Final = 0.25
+"""Share of samples from which a corpus counts as one whose modalities begin apart."""
 
 
-def share_apart(corpus: Corpus, *, timeless: Collection[str] = ()) -> float:
-    """Share of train's samples in which two modalities begin apart: by a tenth of the time that the sample
-    takes, from its first token to its last, or more.
+@dataclass(frozen=True, kw_only=True)
+class Clocks:
+    """Samples that were looked at, in which two modalities or more have times."""
 
-    Args:
-        corpus: Up to `LOOKED_AT` samples of its train split are read.
-        timeless: Modalities whose times do not count.
+    samples: int
+    apart: int
+    """Those in which modalities begin at different times and yet have some time in common. Clocks that have
+    none in common are not one."""
 
-    Returns:
-        0 to 1, of the samples that are looked at. One in which fewer than two modalities have times begins
-        together.
-    """
+    @property
+    def begin_apart(self) -> bool:
+        """True if positions do not say what is at one time, and times may."""
+        return self.samples > 0 and self.apart >= _OFTEN * self.samples
+
+
+def clocks_of(corpus: Corpus, *, timeless: Collection[str] = ()) -> Clocks:
+    """Look at the times of up to `LOOKED_AT` samples of train, without those of `timeless` modalities."""
     train = corpus.split("train")
-    rows = np.unique(np.linspace(0, len(train) - 1, num=min(LOOKED_AT, len(train))).astype(np.int64))
     names = [spec.name for spec in corpus.modalities if spec.name not in timeless]
-    apart = 0
+    rows = np.unique(np.linspace(0, len(train) - 1, num=min(LOOKED_AT, len(train))).astype(np.int64))
+    samples = apart = 0
     for row in rows:
         times = train[int(row)].times
         known = [times[name] for name in names if name in times and len(times[name])]
         if len(known) > 1:
-            begins = [float(seconds[0]) for seconds in known]
-            lasts = max(float(seconds[-1]) for seconds in known) - min(begins)
-            apart += max(begins) - min(begins) > _APART * lasts
-    return apart / len(rows) if len(rows) else 0.0
+            begins, ends = ([float(seconds[at]) for seconds in known] for at in (0, -1))
+            late = max(begins) - min(begins)
+            samples += 1
+            apart += late > _APART * (max(ends) - min(begins)) and max(begins) <= min(ends)
+    return Clocks(samples=samples, apart=apart)

@@ -43,10 +43,11 @@ class LocalAlignmentConfig(Config):
     ``soft``: every token sends or takes as much as any other."""
     time_weight: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1000.0
     """Weight of the squared time difference in the cost; 0 is the paper's cost. With relative times, 1000
-    lets content decide among anchor tokens up to some 3 % of the sequence apart."""
+    lets content decide among anchor tokens up to some 3 % of the sequence apart, with seconds 0.03 s."""
     time_unit: Literal["relative", "seconds"] = "relative"
     """``relative``: time runs from 0 to 1 within each sequence; ``seconds``: the times of the corpus, in
-    each sample where both modalities have them."""
+    each sample where both modalities have them. A run of the default preset takes ``seconds`` where
+    modalities of its corpus begin apart."""
     window: Annotated[int, Field(ge=0)] | None = None
     """Match only anchor tokens at most this many positions from the one nearest in time; empty is exact, and
     quadratic in time."""

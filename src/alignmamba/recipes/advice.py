@@ -1,4 +1,4 @@
-"""Advice before a long training begins."""
+"""Notes on what a run takes, and advice before a long training begins."""
 
 from typing import Final
 
@@ -33,3 +33,11 @@ def alignment_note(config: RunConfig, corpus: Corpus) -> str:
         f" at {tokens:,.0f} tokens; --set {LINEAR} makes it linear, about {1 + tokens / half:.1f} times as"
         " fast"
     )
+
+
+def clock_note(asked: RunConfig, taken: RunConfig) -> tuple[str, ...]:
+    """One sentence where a run that was asked for takes seconds of its own accord."""
+    units = [config.options.get("local", {}).get("time_unit") for config in (asked, taken)]
+    if units != [None, "seconds"]:
+        return ()
+    return ("modalities begin apart, so tokens are matched by seconds (options.local.time_unit)",)

@@ -14,7 +14,7 @@ from pydantic import BeforeValidator, Field, TypeAdapter, ValidationError, model
 from pydantic.fields import FieldInfo
 
 from alignmamba.contracts import Config, Corpus, Name, configurations, dotted_keys
-from alignmamba.data.clocks import BEGIN_APART, share_apart
+from alignmamba.data.clocks import clocks_of
 from alignmamba.data.cross_validation import FoldsConfig
 from alignmamba.data.further_targets import FurtherConfig
 from alignmamba.data.leading_target import LeadingConfig
@@ -279,15 +279,16 @@ def resolve(config: RunConfig, corpus: Corpus) -> RunConfig:
 
 
 def with_clock(config: RunConfig, corpus: Corpus) -> RunConfig:
-    """The same run with a unit of time; where it has none, seconds for a corpus whose modalities begin apart,
-    which presets but the default do not ask.
+    """The same run with a unit of the times by which tokens are matched. Where it has none, that is seconds
+    for a corpus whose modalities begin apart. Presets other than the default do not ask the corpus.
     """
     if config.preset != "default" or "local" not in _options(config.model):
         return config
-    known = "time_unit" in config.options.get("local", {})
-    if known or share_apart(corpus, timeless=config.options.get("timeless", ())) < BEGIN_APART:
+    local = config.options.get("local", {})
+    if "time_unit" in local or local.get("method", "match") not in ("match", "soft"):
         return config
-    options = merged(config.options, {"local": {"time_unit": "seconds"}})
+    apart = clocks_of(corpus, timeless=config.options.get("timeless", ())).begin_apart
+    options = merged(config.options, {"local": {"time_unit": "seconds" if apart else "relative"}})
     return config.model_copy(update={"options": options})
 
 

@@ -15,7 +15,7 @@ from alignmamba.data.views import unlabelled
 from alignmamba.errors import CheckpointError, ConfigError, DataError
 from alignmamba.methods import REFERENCES
 from alignmamba.recipes.assembly import check_unchanged, corpus_in, located, restricted
-from alignmamba.recipes.configuration import SYNTHETIC, RunConfig, with_clock
+from alignmamba.recipes.configuration import SYNTHETIC, RunConfig
 from alignmamba.recipes.run_directory import RunDirectory
 
 SPLIT_VALID = "split_valid"
@@ -84,12 +84,7 @@ def prepared(config: RunConfig, *, seeds: Iterable[int] = ()) -> Prepared:
             f"corpus {corpus.name!r} has no split 'test': scores are of 'valid', on which the best epoch is"
             " chosen"
         )
-    corpus = _asked(corpus, config)
-    if with_clock(config, corpus) is not config:
-        notes.append(
-            "modalities begin at different times, so tokens are matched by seconds (options.local.time_unit)"
-        )
-    return Prepared(config=config, corpus=corpus, notes=tuple(notes), identity=identity)
+    return Prepared(config=config, corpus=_asked(corpus, config), notes=tuple(notes), identity=identity)
 
 
 def as_trained(run: RunDirectory, config: RunConfig, corpus: Corpus) -> Corpus:

@@ -30,7 +30,7 @@ from alignmamba.evaluation.thresholds import chosen_thresholds, in_words
 from alignmamba.files import refused_by_machine
 from alignmamba.models.network import Network
 from alignmamba.models.pretrained import Provenance
-from alignmamba.recipes.advice import alignment_note
+from alignmamba.recipes.advice import alignment_note, clock_note
 from alignmamba.recipes.assembly import (
     check_pretrained,
     counted_weights,
@@ -214,7 +214,7 @@ def plan(config: RunConfig, *, out: str | Path | None = None, overwrite: bool = 
     else:
         check_pretrainable(complete, corpus)
     check_pretrained(complete, corpus)
-    notes, facts = made.notes, dict(made.identity)
+    notes, facts = (*made.notes, *clock_note(made.config, complete)), dict(made.identity)
     if complete.start.run:
         start = planned_start(complete, corpus)
         notes, facts = (*notes, *start.notes(complete.start.run)), {**facts, "start": start.facts}

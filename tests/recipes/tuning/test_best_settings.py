@@ -96,6 +96,17 @@ def test_what_came_after_a_search_stays_as_it_was_then(
     assert cells[after].config.options["unimodal_weight"] == best.settings["options.unimodal_weight"]
 
 
+def test_a_search_from_before_units_of_time_has_relative_ones(
+    search: Callable[..., Path], corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as earlier:
+        earlier.setitem(METHODS, "alignmamba", replace(METHODS["alignmamba"], search={}))
+        tuned = search("alignmamba")
+    base = check_config({"data": str(corpus), "options": {"local": {"time_unit": "seconds"}}})
+    cell = _cells(tuned, tmp_path / "grid", base, "alignmamba")[0]
+    assert cell.config.options["local"]["time_unit"] == "relative"
+
+
 def test_unequal_tuning_is_refused(search: Callable[..., Path], corpus: Path, tmp_path: Path) -> None:
     base, grid = RunConfig(data=str(corpus), model=MODEL), tmp_path / "grid"
     tuned = search(MODEL)

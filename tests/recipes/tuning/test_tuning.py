@@ -499,15 +499,33 @@ def test_another_search_and_damage_are_refused_in_one_line(
         outcomes(TuningDirectory(plan.directory))
 
 
+def timed_corpus(path: Path) -> Path:
+    """Six samples in each split, whose two modalities have times."""
+    splits: dict[Role, dict[str, Any]] = {
+        role: {
+            "features": {
+                name: [np.full((3, 2), row / 6.0) for row in range(6)] for name in ("text", "audio")
+            },
+            "times": {name: [np.arange(3.0)] * 6 for name in ("text", "audio")},
+            "targets": [row % 2 for row in range(6)],
+        }
+        for role in ("train", "valid")
+    }
+    write_corpus(path, splits, task=Task(kind="classification", classes=("a", "b")))
+    return path
+
+
 def test_what_is_set_is_held_and_the_rest_is_searched(corpus: Path, tmp_path: Path) -> None:
-    def spaces(**values: Any) -> Mapping[str, Any]:
-        base = check_config({"data": str(corpus), **values})
+    def spaces(data: Path = corpus, **values: Any) -> Mapping[str, Any]:
+        base = check_config({"data": str(data), **values})
         asked = TuningOptions(trials=1, methods=("alignmamba",))
         return plan_tuning(asked, base, out=tmp_path / "out").spaces["alignmamba"]
 
     everything = {*SHARED_SPACE, "options.alignment.weight", "options.unimodal_weight"}
-    everything |= {"options.local.time_weight", "options.local.time_unit"}
+    everything |= {"options.local.time_weight"}
     assert spaces().keys() == everything
+    clocks = spaces(timed_corpus(tmp_path / "timed"))
+    assert clocks.keys() == everything | {"options.local.time_unit"}, "units differ where there are times"
     held = spaces(fit={"epochs": 3}, options={"local": {"time_weight": 0.0}})
     assert held.keys() == everything - {"fit.epochs", "options.local.time_weight"}
     with pytest.raises(ConfigError, match="nothing is left to search"):
@@ -519,7 +537,7 @@ def test_what_is_set_is_held_and_the_rest_is_searched(corpus: Path, tmp_path: Pa
                 "depth": 1,
                 "dropout": 0.0,
                 "alignment": {"weight": 0.1},
-                "local": {"time_weight": 0.0, "time_unit": "seconds"},
+                "local": {"time_weight": 0.0},
                 "unimodal_weight": 0.0,
                 "modality_dropout": 0.0,
             },

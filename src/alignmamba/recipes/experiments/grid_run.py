@@ -14,8 +14,9 @@ from alignmamba.evaluation.metrics import metric_names
 from alignmamba.evaluation.tables import ResultTable
 from alignmamba.extras import require
 from alignmamba.files import replace_file
+from alignmamba.recipes.advice import clock_note
 from alignmamba.recipes.assembly import check_pretrained, counted_weights, environment
-from alignmamba.recipes.configuration import RunConfig, refuse_pretraining
+from alignmamba.recipes.configuration import RunConfig, refuse_pretraining, with_clock
 from alignmamba.recipes.experiments.catalogue import cells_of, grid_of, grids, not_compared
 from alignmamba.recipes.experiments.cells import Cell, ExperimentRecord, Job, State, jobs_of
 from alignmamba.recipes.experiments.engines import GridProgress, run_here, run_on_slurm, shard_of, threads_of
@@ -104,7 +105,7 @@ def plan_experiment(options: GridOptions, base: RunConfig, *, out: str | Path) -
     if options.folds:
         base = of_folds(base, options.folds)[0]  # what holds for its corpus is taken to hold for all folds
     made = prepared(base, seeds=range(1, options.seeds))
-    base, corpus = made.config, made.corpus
+    base, corpus = with_clock(made.config, made.corpus), made.corpus  # one unit for all rows
     refuse_unlabelled(corpus, ("train", "valid", "test"))
     directory = ExperimentDirectory(Path(out))
     directory.refuse_other({"experiment": grid_of(options).name, "corpus": corpus_identity(corpus)})
@@ -125,7 +126,11 @@ def plan_experiment(options: GridOptions, base: RunConfig, *, out: str | Path) -
         jobs=tuple(jobs_of(cells)),
         directory=Path(out),
         not_compared=left_out,
-        notes=(*made.notes, *(f"{name} is not compared: {why}" for name, why in left_out.items())),
+        notes=(
+            *made.notes,
+            *clock_note(made.config, base),
+            *(f"{name} is not compared: {why}" for name, why in left_out.items()),
+        ),
     )
 
 

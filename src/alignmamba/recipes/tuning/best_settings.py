@@ -62,7 +62,7 @@ def best_settings(path: Path, base: RunConfig, corpus: Corpus, methods: Sequence
 
 def _later(name: str, record: TuningRecord) -> dict[str, Any]:
     """Settings that are searched today and came after a search, as they were then: without effect."""
-    silent = METHODS[name].network.config_class.SILENT
+    silent = {**METHODS[name].network.config_class.SILENT, "local.time_unit": "relative"}
     options = {key: key.removeprefix("options.") for key in METHODS[name].search}
     known = {*record.spaces.get(name, ()), *record.held}
     return {key: silent[option] for key, option in options.items() if option in silent and key not in known}

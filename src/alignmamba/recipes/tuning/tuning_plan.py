@@ -8,6 +8,7 @@ from typing import Annotated, Final, Self
 from pydantic import Field, field_validator, model_validator
 
 from alignmamba.contracts import Config, Corpus
+from alignmamba.data.clocks import clocks_of
 from alignmamba.data.cross_validation import validation_folds, validation_units
 from alignmamba.errors import ConfigError
 from alignmamba.evaluation.metrics import all_metric_names, metric_of
@@ -201,7 +202,9 @@ def space_of(name: str, base: RunConfig, corpus: Corpus, held: Mapping[str, obje
     except ConfigError as error:
         raise ConfigError(f"{name}: {error}") from error
     known = dict(dotted(config.model_dump(mode="json")))
-    fixed = (*held, *(key for key, _ in dotted(method.required)))
+    fixed = {*held, *(key for key, _ in dotted(method.required))}
+    if not clocks_of(corpus, timeless=config.options.get("timeless", ())).samples:
+        fixed.add("options.local.time_unit")  # without two clocks both units are one
     space = {
         key: values
         for key, values in {**SHARED_SPACE, **method.search}.items()

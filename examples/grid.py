@@ -35,6 +35,11 @@ from alignmamba.media.tracks import Word, Words
 
 AUDIO_HZ, VIDEO_HZ = 100.0, 25.0
 SIZES = {"train": 700, "valid": 100, "test": 200}
+UNITS = {
+    "audio": "log-mel energy at 100 Hz",
+    "video": "lip region 10 x 18, brightness and its change a frame, at 25 Hz",
+}
+SOURCE = "GRID (Cooke, Barker, Cunningham, Shao, JASA 2006), speaker s1"
 SILENCE = ("", "sil", "sp")
 # A sentence's id spells it: command, colour, preposition, letter, digit, adverb, one character each.
 PLACE = {"colour": 1, "digit": 4}
@@ -69,8 +74,6 @@ def convert(
     with np.load(source, allow_pickle=False) as archive:
         ids, audio, video = archive["id"], archive["audio_logmel"], archive["video"]
         spoken, spans = archive["words"], archive["word_times"]
-    order = np.random.default_rng(0).permutation(len(ids))
-    parts = np.split(order, np.cumsum(list(SIZES.values()))[:-1])
     words = WORDS[target]
     said = [sentence(*each) for each in zip(spoken, spans, strict=True)]
     known = {word: number for number, word in enumerate(sorted({word for line in said for word, _ in line}))}
@@ -120,17 +123,20 @@ def convert(
 
     return write_corpus(
         destination,
-        {role: split(rows) for role, rows in zip(SIZES, parts, strict=True)},
+        {role: split(rows) for role, rows in dealt(len(ids)).items()},
         task=Task(kind="classification", classes=tuple(words.values())),
         name=f"grid-s1-{target}{'-words' * texts}{'-frames' * frames}",
-        units={
-            "audio": "log-mel energy at 100 Hz",
-            "video": "lip region 10 x 18, brightness and its change a frame, at 25 Hz",
-        },
+        units=UNITS,
         vocabulary_sizes={"text": len(known)} if texts and encoder is None else {},
-        source="GRID (Cooke, Barker, Cunningham, Shao, JASA 2006), speaker s1",
+        source=SOURCE,
         overwrite=overwrite,
     )
+
+
+def dealt(count: int) -> dict[str, np.ndarray]:
+    """Rows of each split, of so many sentences that are shuffled with seed 0."""
+    order = np.random.default_rng(0).permutation(count)
+    return dict(zip(SIZES, np.split(order, np.cumsum(list(SIZES.values()))[:-1]), strict=True))
 
 
 def sentence(words: np.ndarray, spans: np.ndarray) -> list[tuple[str, float]]:

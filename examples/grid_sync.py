@@ -24,7 +24,7 @@ from pathlib import Path
 import numpy as np
 
 from alignmamba import AlignMambaError, Corpus, SplitArrays, Task, write_corpus
-from grid import AUDIO_HZ, SIZES, VIDEO_HZ, lips
+from grid import AUDIO_HZ, SOURCE, UNITS, VIDEO_HZ, dealt, lips
 
 FRAMES = 74
 """Frames of video of a sentence that sound covers too."""
@@ -39,28 +39,37 @@ LEAST, MOST = 3, 15
 
 
 @dataclass(frozen=True)
-class Pair:
-    """A piece of sound and one of lips, each with its place in a sentence and on the clock, in frames."""
+class Piece:
+    """A part of a sentence, in frames."""
 
-    sound_place: int
-    sound_time: int
-    sound_length: int
-    lips_place: int
-    lips_time: int
-    lips_length: int
+    place: int
+    """Where it begins in the sentence."""
+    time: int
+    """When it begins by the clock."""
+    length: int
+
+    def of(self, tokens: np.ndarray, ticks: int = 1) -> np.ndarray:
+        """(length, channel) out of a whole sentence that has so many tokens a frame."""
+        return tokens[ticks * self.place : ticks * (self.place + self.length)]
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A piece of sound and one of lips."""
+
+    sound: Piece
+    lips: Piece
 
     @property
     def together(self) -> bool:
         """True if both are from one time where the clock says so."""
-        return self.sound_place - self.sound_time == self.lips_place - self.lips_time
+        return self.sound.place - self.sound.time == self.lips.place - self.lips.time
 
 
 def convert(source: Path, destination: Path, *, pieces: bool = False, overwrite: bool = False) -> Corpus:
     """Read the archive and write the corpus."""
     with np.load(source, allow_pickle=False) as archive:
         ids, audio, video = archive["id"], archive["audio_logmel"], archive["video"]
-    order = np.random.default_rng(0).permutation(len(ids))
-    parts = np.split(order, np.cumsum(list(SIZES.values()))[:-1])
     mouths = [lips(each) for each in video]
 
     def split(rows: np.ndarray) -> SplitArrays:
@@ -71,34 +80,28 @@ def convert(source: Path, destination: Path, *, pieces: bool = False, overwrite:
         ]
         return SplitArrays(
             features={
-                "audio": [
-                    piece(audio[row], TICKS * pair.sound_place, TICKS * pair.sound_length).astype(np.float32)
-                    for row, pair in pairs
-                ],
-                "video": [piece(mouths[row], pair.lips_place, pair.lips_length) for row, pair in pairs],
+                "audio": [pair.sound.of(audio[row], TICKS).astype(np.float32) for row, pair in pairs],
+                "video": [pair.lips.of(mouths[row]) for row, pair in pairs],
             },
             targets=["together" if pair.together else "apart" for _, pair in pairs],
             ids=[f"{ids[row]}-{place % 4}" for place, (row, _) in enumerate(pairs)],
             groups=[str(ids[row]) for row, _ in pairs],
             times={
                 "audio": [
-                    pair.sound_time / VIDEO_HZ + np.arange(TICKS * pair.sound_length) / AUDIO_HZ
+                    pair.sound.time / VIDEO_HZ + np.arange(TICKS * pair.sound.length) / AUDIO_HZ
                     for _, pair in pairs
                 ],
-                "video": [(pair.lips_time + np.arange(pair.lips_length)) / VIDEO_HZ for _, pair in pairs],
+                "video": [(pair.lips.time + np.arange(pair.lips.length)) / VIDEO_HZ for _, pair in pairs],
             },
         )
 
     return write_corpus(
         destination,
-        {role: split(rows) for role, rows in zip(SIZES, parts, strict=True)},
+        {role: split(rows) for role, rows in dealt(len(ids)).items()},
         task=Task(kind="classification", classes=("apart", "together")),
         name=f"grid-s1-sync{'-pieces' * pieces}",
-        units={
-            "audio": "log-mel energy at 100 Hz",
-            "video": "lip region 10 x 18, brightness and its change a frame, at 25 Hz",
-        },
-        source="GRID (Cooke, Barker, Cunningham, Shao, JASA 2006), speaker s1",
+        units=UNITS,
+        source=SOURCE,
         overwrite=overwrite,
     )
 
@@ -109,7 +112,7 @@ def same_stretch(random: np.random.Generator) -> Iterator[Pair]:
     places = two_places(random, length)
     for sound in places:
         for at in places:
-            yield Pair(sound, 0, length, at, 0, length)
+            yield Pair(Piece(sound, 0, length), Piece(at, 0, length))
 
 
 def own_pieces(random: np.random.Generator) -> Iterator[Pair]:
@@ -125,7 +128,7 @@ def own_pieces(random: np.random.Generator) -> Iterator[Pair]:
             break
     for sound in places:
         for at in places:
-            yield Pair(sound, max(0, -late), heard, at + late, max(0, late), watched)
+            yield Pair(Piece(sound, max(0, -late), heard), Piece(at + late, max(0, late), watched))
 
 
 def two_places(random: np.random.Generator, length: int) -> tuple[int, int]:
@@ -134,11 +137,6 @@ def two_places(random: np.random.Generator, length: int) -> tuple[int, int]:
         one, other = (int(each) for each in random.integers(0, FRAMES - length + 1, size=2))
         if LEAST <= abs(one - other) <= MOST:
             return one, other
-
-
-def piece(tokens: np.ndarray, begin: int, length: int) -> np.ndarray:
-    """(length, channel) of a sequence, from a place on."""
-    return tokens[begin : begin + length]
 
 
 if __name__ == "__main__":

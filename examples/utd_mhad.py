@@ -3,8 +3,7 @@
 Usage: ``python examples/utd_mhad.py utd_mhad.npz DESTINATION [--groups]``
 
 Odd subjects train, subject 7 of them is held out for validation, even subjects test. ``--groups`` makes the
-recordings of a person a group, so that folds hold people whole. Three modalities of
-unequal length and rate:
+recordings of a person a group, so that folds hold people whole. Three modalities of unequal length and rate:
 
 - ``skeleton`` (30 Hz, 120): 20 joints relative to the hip and their velocities, in units of the person's
   torso length,

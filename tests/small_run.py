@@ -68,6 +68,24 @@ def write_small_corpus(
     )
 
 
+def write_timed_corpus(path: Path, *, late: float = 0.0) -> Path:
+    """Text and audio that last a second, the audio so many seconds after the text."""
+    size, seconds = 12, np.linspace(0, 1, 3)
+    splits: dict[Role, dict[str, Any]] = {
+        role: {
+            "features": {
+                "text": [np.zeros((3, 2))] * size,
+                "audio": [np.full((3, 2), row / size) for row in range(size)],
+            },
+            "times": {"text": [seconds] * size, "audio": [late + seconds] * size},
+            "targets": [row % len(CLASSES) for row in range(size)],
+        }
+        for role in SIZES
+    }
+    write_corpus(path, splits, task=Task(kind="classification", classes=CLASSES))
+    return path
+
+
 def rows_of(path: Path) -> list[dict[str, str]]:
     """Rows of a CSV file of a run, by column."""
     with path.open() as file:

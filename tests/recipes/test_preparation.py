@@ -24,7 +24,7 @@ from alignmamba.recipes.preparation import prepared
 from alignmamba.recipes.run_directory import RunDirectory
 from alignmamba.recipes.training_run import plan, train
 from alignmamba.training.fit_config import FitConfig
-from small_run import CLASSES, CONFIG, write_small_corpus
+from small_run import CLASSES, CONFIG, write_small_corpus, write_timed_corpus
 
 FAST: dict[str, Any] = {**CONFIG, "fit": {"epochs": 1, "warmup_fraction": 0.0}}
 TASK = {"kind": "classification", "classes": CLASSES}
@@ -365,25 +365,8 @@ def test_grids_do_without_it_as_well(tmp_path: Path) -> None:
 # Modalities that do not begin together
 
 
-def late_sound(path: Path, *, by: float) -> Path:
-    """A corpus whose sound begins so many seconds after its text, which lasts one second."""
-    size = 12
-    parts: dict[Role, Any] = {
-        role: {
-            "features": {
-                name: [np.full((3, 2), row / size)] * size for row, name in enumerate(("text", "audio"))
-            },
-            "times": {"text": [np.linspace(0, 1, 3)] * size, "audio": [by + np.linspace(0, 1, 3)] * size},
-            "targets": [row % 3 for row in range(size)],
-        }
-        for role in ("train", "valid", "test")
-    }
-    write_corpus(path, parts, task=TASK)  # type: ignore[arg-type]
-    return path
-
-
 def test_modalities_that_begin_apart_are_matched_by_seconds(tmp_path: Path) -> None:
-    late, even = late_sound(tmp_path / "late", by=0.5), late_sound(tmp_path / "even", by=0.0)
+    late, even = write_timed_corpus(tmp_path / "late", late=0.5), write_timed_corpus(tmp_path / "even")
 
     def unit(data: Path, **changes: Any) -> tuple[str | None, bool]:
         ready = plan(config(data, **changes), out=tmp_path / "run")
@@ -404,7 +387,7 @@ def test_modalities_that_begin_apart_are_matched_by_seconds(tmp_path: Path) -> N
 
 
 def test_all_rows_of_an_experiment_have_one_unit(tmp_path: Path) -> None:
-    late = late_sound(tmp_path / "late", by=0.5)
+    late = write_timed_corpus(tmp_path / "late", late=0.5)
     planned = plan_experiment(
         ComparisonOptions(models=("alignmamba", "late-fusion"), seeds=1), config(late), out=tmp_path / "grid"
     )
@@ -415,12 +398,12 @@ def test_all_rows_of_an_experiment_have_one_unit(tmp_path: Path) -> None:
 
 
 def test_a_run_of_modalities_that_begin_apart_repeats_itself(tmp_path: Path) -> None:
-    """What was chosen is in its record, so that another corpus or a later rule does not change it."""
-    late = late_sound(tmp_path / "late", by=0.5)
+    """The unit that was chosen is in its record, so another corpus or a later rule does not change it."""
+    late = write_timed_corpus(tmp_path / "late", late=0.5)
     train(config(late), out=tmp_path / "run")
     kept = read_config(tmp_path / "run" / "config.yaml")
     assert kept.options["local"]["time_unit"] == "seconds"
     assert resolve(kept, load_corpus(late)) == kept
-    even = load_corpus(late_sound(tmp_path / "even", by=0.0))
+    even = load_corpus(write_timed_corpus(tmp_path / "even"))
     assert resolve(kept, even).options["local"]["time_unit"] == "seconds"
     evaluate(tmp_path / "run")

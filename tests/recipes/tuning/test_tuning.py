@@ -33,7 +33,7 @@ from alignmamba.recipes.tuning.tuning_plan import TuningOptions, TuningPlan, pla
 from alignmamba.recipes.tuning.tuning_results import outcomes
 from alignmamba.recipes.tuning.tuning_worker import work
 from alignmamba.training.fit_config import FitResult
-from small_run import write_small_corpus
+from small_run import write_small_corpus, write_timed_corpus
 
 METHODS_TUNED = ("single-stream-transformer", "late-fusion")
 TINY: Mapping[str, Any] = {
@@ -499,32 +499,16 @@ def test_another_search_and_damage_are_refused_in_one_line(
         outcomes(TuningDirectory(plan.directory))
 
 
-def timed_corpus(path: Path) -> Path:
-    """Six samples in each split, whose two modalities have times."""
-    splits: dict[Role, dict[str, Any]] = {
-        role: {
-            "features": {
-                name: [np.full((3, 2), row / 6.0) for row in range(6)] for name in ("text", "audio")
-            },
-            "times": {name: [np.arange(3.0)] * 6 for name in ("text", "audio")},
-            "targets": [row % 2 for row in range(6)],
-        }
-        for role in ("train", "valid")
-    }
-    write_corpus(path, splits, task=Task(kind="classification", classes=("a", "b")))
-    return path
-
-
 def test_what_is_set_is_held_and_the_rest_is_searched(corpus: Path, tmp_path: Path) -> None:
     def spaces(data: Path = corpus, **values: Any) -> Mapping[str, Any]:
         base = check_config({"data": str(data), **values})
         asked = TuningOptions(trials=1, methods=("alignmamba",))
         return plan_tuning(asked, base, out=tmp_path / "out").spaces["alignmamba"]
 
-    everything = {*SHARED_SPACE, "options.alignment.weight", "options.unimodal_weight"}
-    everything |= {"options.local.time_weight"}
+    everything = {*SHARED_SPACE, "options.alignment.weight", "options.local.time_weight"}
+    everything |= {"options.unimodal_weight"}
     assert spaces().keys() == everything
-    clocks = spaces(timed_corpus(tmp_path / "timed"))
+    clocks = spaces(write_timed_corpus(tmp_path / "timed"))
     assert clocks.keys() == everything | {"options.local.time_unit"}, "units differ where there are times"
     held = spaces(fit={"epochs": 3}, options={"local": {"time_weight": 0.0}})
     assert held.keys() == everything - {"fit.epochs", "options.local.time_weight"}

@@ -61,7 +61,8 @@ def best_settings(path: Path, base: RunConfig, corpus: Corpus, methods: Sequence
 
 
 def _later(name: str, record: TuningRecord) -> dict[str, Any]:
-    """Settings that are searched today and came after a search, as they were then: without effect."""
+    """Settings that are searched today and came after a search, as they were then."""
+    # the unit of time is no later option, but earlier searches had the relative one
     silent = {**METHODS[name].network.config_class.SILENT, "local.time_unit": "relative"}
     options = {key: key.removeprefix("options.") for key in METHODS[name].search}
     known = {*record.spaces.get(name, ()), *record.held}

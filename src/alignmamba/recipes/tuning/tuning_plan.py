@@ -203,8 +203,10 @@ def space_of(name: str, base: RunConfig, corpus: Corpus, held: Mapping[str, obje
         raise ConfigError(f"{name}: {error}") from error
     known = dict(dotted(config.model_dump(mode="json")))
     fixed = {*held, *(key for key, _ in dotted(method.required))}
-    if not clocks_of(corpus, timeless=config.options.get("timeless", ())).samples:
-        fixed.add("options.local.time_unit")  # without two clocks both units are one
+    unit = "options.local.time_unit"
+    timeless = config.options.get("timeless", ())
+    if unit in method.search and not clocks_of(corpus, timeless=timeless).samples:
+        fixed.add(unit)  # without two clocks both units are one
     space = {
         key: values
         for key, values in {**SHARED_SPACE, **method.search}.items()

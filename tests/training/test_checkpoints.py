@@ -101,14 +101,6 @@ def test_an_absent_file_is_named(fabric: Fabric, tmp_path: Path) -> None:
         checkpoints.load(fabric, tmp_path / "last.ckpt", {"model": fabric.setup(nn.Linear(3, 2))})
 
 
-def test_random_states_come_back() -> None:
-    device = torch.device("cpu")
-    state = checkpoints.random_state(device)
-    first = torch.rand(4)
-    checkpoints.restore_random_state(state, device)
-    assert torch.equal(torch.rand(4), first)
-
-
 def test_every_kind_of_flipped_bit_is_refused(fabric: Fabric, tmp_path: Path) -> None:
     path = tmp_path / "last.ckpt"
     module = fabric.setup(nn.Linear(3, 2))

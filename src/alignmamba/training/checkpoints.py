@@ -107,21 +107,6 @@ def load(fabric: Fabric, path: Path, state: Mapping[str, Any]) -> dict[str, Any]
     return rest
 
 
-def random_state(device: torch.device) -> dict[str, torch.Tensor]:
-    """State of torch's generators of this process: CPU, and the device's where it is a GPU."""
-    state = {"cpu": torch.get_rng_state()}
-    if device.type == "cuda":
-        state["cuda"] = torch.cuda.get_rng_state(device)
-    return state
-
-
-def restore_random_state(state: Mapping[str, torch.Tensor], device: torch.device) -> None:
-    """Undo everything drawn since `random_state`."""
-    torch.set_rng_state(state["cpu"])
-    if device.type == "cuda" and "cuda" in state:
-        torch.cuda.set_rng_state(state["cuda"], device)
-
-
 # Writing
 
 

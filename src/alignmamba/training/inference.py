@@ -21,6 +21,7 @@ from alignmamba.contracts import (
 )
 from alignmamba.errors import DataError
 from alignmamba.training.batches import BatchSource, gather
+from alignmamba.training.generators import forked
 from alignmamba.training.objective import Parcel, Predicted, RegressionLoss, Supervised
 
 Forward = Callable[[Parcel], tuple[Predicted, dict[str, Tensor]]]
@@ -80,7 +81,7 @@ def predict(
     was_training = model.training
     model.eval()
     try:
-        with torch.random.fork_rng(devices=[place] if place.type == "cuda" else []):
+        with forked(place):
             torch.manual_seed(seed)
             found = collect(forward, source, task=task, device=place)
             return _called(found, model.thresholds) if isinstance(model, ScalesTargets) else found

@@ -39,6 +39,7 @@ from alignmamba.training.fit_config import (
 )
 from alignmamba.training.fit_state import PER_PROCESS, Run, State
 from alignmamba.training.footprint import refuse_untrainable
+from alignmamba.training.generators import forked, random_state, restore_random_state
 from alignmamba.training.inference import collect, known_scale
 from alignmamba.training.interrupts import Interrupted, Interrupts
 from alignmamba.training.logs import LOG, LOGS, Log, write_table
@@ -403,8 +404,7 @@ def _train_losses(state: State) -> dict[str, float]:
 def _validate(run: Run) -> dict[str, float]:
     """Losses and metrics on the valid split, the same on every process."""
     run.module.eval()
-    devices = [run.fabric.device] if run.fabric.device.type == "cuda" else []
-    with torch.random.fork_rng(devices=devices):
+    with forked(run.fabric.device):
         predictions = collect(run.module, run.valid, task=run.objective.task, device=run.fabric.device)
     if predictions.targets is None and run.objective.needs_targets:
         raise DataError("valid: found samples without targets, expected all of them to choose the best epoch")
@@ -515,7 +515,7 @@ def _resume(run: Run, target_scale: TargetScale | None) -> tuple[Run, State]:
     own = processes[run.fabric.global_rank]
     state.samples, state.sums = own["samples"], own["sums"]
     run.fabric.strategy.precision.load_state_dict(scaler)
-    checkpoints.restore_random_state(own["random"], run.fabric.device)
+    restore_random_state(own["random"], run.fabric.device)
     if run.average is not None:
         run.average.load_state_dict(average)
     if run.fabric.is_global_zero:
@@ -547,7 +547,7 @@ def _save(run: Run, state: State) -> None:
     own = {
         "samples": state.samples,
         "sums": state.sums,
-        "random": checkpoints.random_state(run.fabric.device),
+        "random": random_state(run.fabric.device),
     }
     contents = {
         "model": run.module,

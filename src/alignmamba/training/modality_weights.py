@@ -10,6 +10,7 @@ from torch import Tensor
 
 from alignmamba.contracts import Batch, WeighsModalities
 from alignmamba.training.batches import BatchSource, gather
+from alignmamba.training.generators import forked
 from alignmamba.training.objective import Objective, has_value
 
 _STEPS: Final = 100
@@ -63,8 +64,7 @@ def _read(
     """
     objective.eval()
     rows: dict[str, tuple[Tensor, Tensor, Tensor]] = {}
-    devices = [fabric.device] if fabric.device.type == "cuda" else []
-    with torch.no_grad(), torch.random.fork_rng(devices=devices), fabric.autocast():
+    with torch.no_grad(), forked(fabric.device), fabric.autocast():
         for batch in valid:
             batch, output = objective.output_of(batch.to(fabric.device))
             assert batch.targets is not None  # every epoch was scored with them

@@ -7,8 +7,8 @@ from lightning_fabric import Fabric
 
 from alignmamba.contracts import Batch
 from alignmamba.training.batches import gather
-from alignmamba.training.checkpoints import random_state, restore_random_state
 from alignmamba.training.concordance import Moments, Pairs
+from alignmamba.training.generators import random_state, restore_random_state
 from alignmamba.training.objective import Objective
 
 

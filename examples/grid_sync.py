@@ -17,53 +17,19 @@ The sentences are split as in ``grid.py``. Source of the data: Cooke, Barker, Cu
 """
 
 import argparse
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from alignmamba import AlignMambaError, Corpus, SplitArrays, Task, write_corpus
 from grid import AUDIO_HZ, SOURCE, UNITS, VIDEO_HZ, dealt, lips
+from pairing import Dealer
 
 FRAMES = 74
 """Frames of video of a sentence that sound covers too."""
 TICKS = round(AUDIO_HZ / VIDEO_HZ)
 """Vectors of audio to a frame of video."""
-SHORTEST, LONGEST = 30, 45
-"""Frames of a piece."""
-COMMON = 20
-"""Frames that two pieces have in common, at least."""
-LEAST, MOST = 3, 15
-"""Frames by which voice and lips of a sample are apart."""
-
-
-@dataclass(frozen=True)
-class Piece:
-    """A part of a sentence, in frames."""
-
-    place: int
-    """Where it begins in the sentence."""
-    time: int
-    """When it begins by the clock."""
-    length: int
-
-    def of(self, tokens: np.ndarray, ticks: int = 1) -> np.ndarray:
-        """(length, channel) out of a whole sentence that has so many tokens a frame."""
-        return tokens[ticks * self.place : ticks * (self.place + self.length)]
-
-
-@dataclass(frozen=True)
-class Pair:
-    """A piece of sound and one of lips."""
-
-    sound: Piece
-    lips: Piece
-
-    @property
-    def together(self) -> bool:
-        """True if both are from one time where the clock says so."""
-        return self.sound.place - self.sound.time == self.lips.place - self.lips.time
+DEALER = Dealer(shortest=30, longest=45, common=20, least=3, most=15)
 
 
 def convert(source: Path, destination: Path, *, pieces: bool = False, overwrite: bool = False) -> Corpus:
@@ -71,27 +37,24 @@ def convert(source: Path, destination: Path, *, pieces: bool = False, overwrite:
     with np.load(source, allow_pickle=False) as archive:
         ids, audio, video = archive["id"], archive["audio_logmel"], archive["video"]
     mouths = [lips(each) for each in video]
+    deal = DEALER.own_pieces if pieces else DEALER.same_stretch
 
     def split(rows: np.ndarray) -> SplitArrays:
-        pairs = [
-            (row, pair)
-            for row in rows
-            for pair in (own_pieces if pieces else same_stretch)(np.random.default_rng([1, row]))
-        ]
+        pairs = [(row, pair) for row in rows for pair in deal(FRAMES, np.random.default_rng([1, row]))]
         return SplitArrays(
             features={
-                "audio": [pair.sound.of(audio[row], TICKS).astype(np.float32) for row, pair in pairs],
-                "video": [pair.lips.of(mouths[row]) for row, pair in pairs],
+                "audio": [pair.one.of(audio[row], TICKS).astype(np.float32) for row, pair in pairs],
+                "video": [pair.other.of(mouths[row]) for row, pair in pairs],
             },
             targets=["together" if pair.together else "apart" for _, pair in pairs],
             ids=[f"{ids[row]}-{place % 4}" for place, (row, _) in enumerate(pairs)],
             groups=[str(ids[row]) for row, _ in pairs],
             times={
                 "audio": [
-                    pair.sound.time / VIDEO_HZ + np.arange(TICKS * pair.sound.length) / AUDIO_HZ
+                    pair.one.time / VIDEO_HZ + np.arange(TICKS * pair.one.length) / AUDIO_HZ
                     for _, pair in pairs
                 ],
-                "video": [(pair.lips.time + np.arange(pair.lips.length)) / VIDEO_HZ for _, pair in pairs],
+                "video": [(pair.other.time + np.arange(pair.other.length)) / VIDEO_HZ for _, pair in pairs],
             },
         )
 
@@ -104,39 +67,6 @@ def convert(source: Path, destination: Path, *, pieces: bool = False, overwrite:
         source=SOURCE,
         overwrite=overwrite,
     )
-
-
-def same_stretch(random: np.random.Generator) -> Iterator[Pair]:
-    """Pairs of a sentence that cover the same time: two pieces of each modality, crossed."""
-    length = int(random.integers(SHORTEST, LONGEST + 1))
-    places = two_places(random, length)
-    for sound in places:
-        for at in places:
-            yield Pair(Piece(sound, 0, length), Piece(at, 0, length))
-
-
-def own_pieces(random: np.random.Generator) -> Iterator[Pair]:
-    """Pairs of a sentence whose sides begin and end apart: two pieces of each modality, crossed, the lips
-    always as late.
-    """
-    while True:
-        heard, watched = (int(each) for each in random.integers(SHORTEST, LONGEST + 1, size=2))
-        places = two_places(random, heard)
-        late = int(random.integers(COMMON - watched, heard - COMMON + 1))
-        inside = all(0 <= at + late <= FRAMES - watched for at in places)
-        if inside and min(heard, late + watched) - max(0, late) >= COMMON:
-            break
-    for sound in places:
-        for at in places:
-            yield Pair(Piece(sound, max(0, -late), heard), Piece(at + late, max(0, late), watched))
-
-
-def two_places(random: np.random.Generator, length: int) -> tuple[int, int]:
-    """Beginnings of two pieces of a sentence, in random order, that are far enough apart and not too far."""
-    while True:
-        one, other = (int(each) for each in random.integers(0, FRAMES - length + 1, size=2))
-        if LEAST <= abs(one - other) <= MOST:
-            return one, other
 
 
 if __name__ == "__main__":

@@ -25,6 +25,15 @@ from alignmamba import AlignMambaError, Corpus, SplitArrays, Task, write_corpus
 
 SHOULDER_CENTRE, HIP_CENTRE = 1, 3
 FRAMES_PER_SECOND = {"skeleton": 30.0, "inertial": 50.0, "depth": 30.0}
+UNITS = {
+    "skeleton": (
+        "20 joints x 3 from the hip in torso lengths, then their change in torso lengths a second, at 30 Hz"
+    ),
+    "inertial": "acceleration in g (3), rotation in degrees a second (3), at 50 Hz",
+    "depth": "change of occupied share a second in each of 12 x 16 cells, at 30 Hz",
+}
+SOURCE = "UTD-MHAD (Chen, Jafari, Kehtarnavaz, ICIP 2015)"
+LICENCE = "free for research"
 # fmt: off
 ACTIONS = (
     "swipe left", "swipe right", "wave", "clap", "throw", "arms cross", "basketball shoot", "draw x",
@@ -56,28 +65,28 @@ def convert(
             ],
         }
         subject, action, trial = archive["subject"], archive["action"], archive["trial"]
-    rows = {"train": subject % 2 == 1, "valid": subject == valid_subject, "test": subject % 2 == 0}
-    rows["train"] &= subject != valid_subject
     return write_corpus(
         destination,
         {
-            role: split(np.flatnonzero(chosen), features, subject, action, trial, groups=groups)
-            for role, chosen in rows.items()
+            role: split(rows, features, subject, action, trial, groups=groups)
+            for role, rows in dealt(subject, valid_subject).items()
         },
         task=Task(kind="classification", classes=ACTIONS),
         name="utd-mhad",
-        units={
-            "skeleton": (
-                "20 joints x 3 from the hip in torso lengths, then their change in torso lengths a second, at"
-                " 30 Hz"
-            ),
-            "inertial": "acceleration in g (3), rotation in degrees a second (3), at 50 Hz",
-            "depth": "change of occupied share a second in each of 12 x 16 cells, at 30 Hz",
-        },
-        source="UTD-MHAD (Chen, Jafari, Kehtarnavaz, ICIP 2015)",
-        licence="free for research",
+        units=UNITS,
+        source=SOURCE,
+        licence=LICENCE,
         overwrite=overwrite,
     )
+
+
+def dealt(subject: np.ndarray, valid_subject: int = 7) -> dict[str, np.ndarray]:
+    """Rows of each split: odd subjects train but for the one that validates, even subjects test."""
+    odd, valid = subject % 2 == 1, subject == valid_subject
+    return {
+        role: np.flatnonzero(chosen)
+        for role, chosen in {"train": odd & ~valid, "valid": valid, "test": ~odd}.items()
+    }
 
 
 def split(

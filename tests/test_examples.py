@@ -47,7 +47,7 @@ def archive(name: str) -> Path:
     return path
 
 
-CONVERTERS: dict[str, tuple[str, str, Callable[..., Corpus], dict[str, int]]] = {
+CONVERTERS: dict[str, tuple[str | None, str, Callable[..., Corpus], dict[str, int]]] = {
     "utd-mhad": (
         "utd_mhad",
         "utd_mhad.npz",
@@ -72,6 +72,12 @@ CONVERTERS: dict[str, tuple[str, str, Callable[..., Corpus], dict[str, int]]] = 
         example("grid_sync").convert,
         {"train": 2800, "valid": 400, "test": 800},
     ),
+    "utd-sync": (
+        None,
+        "utd_mhad.npz",
+        example("utd_sync").convert,
+        {"train": 3876, "valid": 432, "test": 1720},
+    ),
 }
 
 
@@ -81,7 +87,8 @@ def test_the_corpus_is_whole_and_its_settings_fit(name: str, tmp_path: Path) -> 
     corpus = convert(archive(file), tmp_path / "corpus")
     assert {role: len(split) for role, split in corpus.splits.items()} == sizes
     assert inspect_corpus(tmp_path / "corpus").problems == ()
-    config = read_config(ROOT / "examples" / f"{settings}.yaml", overrides={"data": str(tmp_path / "corpus")})
+    file_of_settings = None if settings is None else ROOT / "examples" / f"{settings}.yaml"
+    config = read_config(file_of_settings, overrides={"data": str(tmp_path / "corpus")})
     assert plan(config).num_parameters > 0
 
 
@@ -162,37 +169,79 @@ def test_grid_frames_are_labelled_with_what_is_said_at_them(tmp_path: Path) -> N
     assert [(target.name, target.tokens) for target in ready.corpus.task.further] == [("word", "video")]
 
 
-@pytest.mark.parametrize("pieces", [False, True])
-def test_voices_and_lips_alone_say_nothing_of_whether_they_belong_together(
-    pieces: bool, tmp_path: Path
-) -> None:
-    source = archive("grid_s1.npz")
-    corpus = example("grid_sync").convert(source, tmp_path / "corpus", pieces=pieces)
-    with np.load(source, allow_pickle=False) as given:
-        sentences = dict(zip(given["id"].tolist(), given["audio_logmel"], strict=True))
-        frames = dict(zip(given["id"].tolist(), given["video"], strict=True))
+def sentences() -> dict[str, dict[str, np.ndarray]]:
+    """The whole of what each sentence of GRID sounds and looks like, by name."""
     lips = example("grid").lips
+    with np.load(archive("grid_s1.npz"), allow_pickle=False) as given:
+        return {
+            name: {"audio": sound.astype(np.float32), "video": lips(seen)}
+            for name, sound, seen in zip(
+                given["id"].tolist(), given["audio_logmel"], given["video"], strict=True
+            )
+        }
+
+
+def actions() -> dict[str, dict[str, np.ndarray]]:
+    """The whole of each recording of UTD-MHAD, by name."""
+    corpus = example("utd_mhad")
+    with np.load(archive("utd_mhad.npz"), allow_pickle=False) as given:
+        bodies = corpus.ragged(given["skeleton"], given["skeleton_len"])
+        depths = corpus.ragged(given["depth_occupancy12x16"], given["depth_len"])
+        names = zip(given["action"], given["subject"], given["trial"], strict=True)
+        return {
+            f"a{action}_s{subject}_t{trial}": {
+                "skeleton": corpus.body_motion(body).astype(np.float32),
+                "depth": corpus.occupancy_change(depth).astype(np.float32),
+            }
+            for (action, subject, trial), body, depth in zip(names, bodies, depths, strict=True)
+        }
+
+
+@pytest.mark.parametrize("pieces", [False, True])
+@pytest.mark.parametrize(
+    ("name", "file", "read", "rates", "least", "common"),
+    [
+        ("grid_sync", "grid_s1.npz", sentences, {"audio": 100.0, "video": 25.0}, 0.12, 0.8),
+        ("utd_sync", "utd_mhad.npz", actions, {"skeleton": 30.0, "depth": 30.0}, 0.2, 14 / 30),
+    ],
+)
+def test_one_stream_alone_says_nothing_of_whether_both_belong_together(
+    name: str,
+    file: str,
+    read: Callable[[], dict[str, dict[str, np.ndarray]]],
+    rates: dict[str, float],
+    least: float,
+    common: float,
+    pieces: bool,
+    tmp_path: Path,
+) -> None:
+    recordings = read()
+    corpus = example(name).convert(archive(file), tmp_path / "corpus", pieces=pieces)
     met: dict[bool, Counter[tuple[bytes, ...]]] = {True: Counter(), False: Counter()}
     apart = set()
     for sample in corpus.split("valid"):
         together = corpus.task.classes[int(sample.target or 0)] == "together"
-        sound, seen = sample.features["audio"], sample.features["video"]
-        times = [sample.times["audio"], sample.times["video"]]
-        clock = tuple(each.tobytes() for each in times)
-        met[together].update((each.tobytes(), *clock) for each in (sound, seen))
-        # of where each stands in the sentence and on the clock, the difference tells them apart
-        whole = [sentences[sample.group].astype(np.float32), lips(frames[sample.group])]
-        places = [
-            next(at for at in range(len(full)) if np.array_equal(full[at : at + len(part)], part)) / rate
-            for full, part, rate in zip(whole, (sound, seen), (100.0, 25.0), strict=True)
+        clock = tuple(sample.times[stream].tobytes() for stream in rates)
+        met[together].update((sample.features[stream].tobytes(), *clock) for stream in rates)
+        # of where each stands in the recording and on the clock, the difference tells them apart
+        early = [
+            placed(recordings[sample.id.split("-")[0]][stream], sample.features[stream]) / rate
+            - sample.times[stream][0]
+            for stream, rate in rates.items()
         ]
-        late = (places[0] - times[0][0]) - (places[1] - times[1][0])
-        assert together == (abs(late) < 0.001)
-        assert together or 0.119 < abs(late) < 0.601
-        apart.add(round(abs(times[0][0] - times[1][0]), 3))
-        assert min(times[0][-1], times[1][-1]) - max(times[0][0], times[1][0]) > 0.7
+        late = abs(early[0] - early[1])
+        assert together == (late < 0.001)
+        assert together or least - 0.001 < late < 0.601
+        begins, ends = ([sample.times[stream][at] for stream in rates] for at in (0, -1))
+        apart.add(round(abs(begins[0] - begins[1]), 3))
+        assert min(ends) - max(begins) > common - 2 / min(rates.values())
     assert met[True] == met[False]
     assert (len(apart) > 1) == pieces
+
+
+def placed(whole: np.ndarray, part: np.ndarray) -> int:
+    """Where a part begins in the whole."""
+    return next(at for at in range(len(whole)) if np.array_equal(whole[at : at + len(part)], part))
 
 
 def test_the_people_of_utd_are_groups_on_request(tmp_path: Path) -> None:
@@ -218,7 +267,7 @@ def test_words_are_read_by_a_frozen_encoder(name: str, file: str, tmp_path: Path
     )
 
 
-@pytest.mark.parametrize("name", ["mosi", "grid", "grid_sync", "utd_mhad"])
+@pytest.mark.parametrize("name", ["mosi", "grid", "grid_sync", "utd_mhad", "utd_sync"])
 def test_a_missing_archive_is_one_line(name: str, tmp_path: Path) -> None:
     more = ["--target", "digit"] if name == "grid" else []
     command = [

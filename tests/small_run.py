@@ -68,7 +68,7 @@ def write_small_corpus(
     )
 
 
-def write_timed_corpus(path: Path, *, late: float = 0.0) -> Path:
+def write_timed_corpus(path: Path, *, late: float = 0.0, recipe: Mapping[str, Any] = {}) -> Path:
     """Text and audio that last a second, the audio so many seconds after the text."""
     size, seconds = 12, np.linspace(0, 1, 3)
     splits: dict[Role, dict[str, Any]] = {
@@ -82,7 +82,7 @@ def write_timed_corpus(path: Path, *, late: float = 0.0) -> Path:
         }
         for role in SIZES
     }
-    write_corpus(path, splits, task=Task(kind="classification", classes=CLASSES))
+    write_corpus(path, splits, task=Task(kind="classification", classes=CLASSES), recipe=recipe)
     return path
 
 

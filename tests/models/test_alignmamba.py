@@ -224,8 +224,9 @@ def test_pooling_by_modality_reads_the_positions_of_each(method: str) -> None:
         torch.testing.assert_close(embedding[rows, place], masked_max(read, stream.mask)[rows], **MODEL)
 
 
-def test_times_in_seconds_count_sample_by_sample() -> None:
-    built = model(local={"time_unit": "seconds", "time_weight": 50.0})
+@pytest.mark.parametrize("unit", ["seconds", "spans"])
+def test_times_in_seconds_count_sample_by_sample(unit: str) -> None:
+    built = model(local={"time_unit": unit, "time_weight": 50.0})
     whole = batch()
     timed = {}
     for name, s in whole.modalities.items():
@@ -241,10 +242,29 @@ def test_times_in_seconds_count_sample_by_sample() -> None:
     assert not torch.allclose(out.prediction[0], without.prediction[0], atol=1e-4)
 
 
+def test_a_strided_token_has_the_middle_of_its_group() -> None:
+    """Words begin at 0, 0.5 s and so on, pictures at 0, 0.1 s and so on, of which two make a token."""
+    built, whole = model(local={"time_unit": "spans"}, encoders={"video": {"stride": 2}}), batch()
+    steps, timed = {"text": 0.5, "video": 0.1}, dict(whole.modalities)
+    for name, step in steps.items():
+        begins = torch.arange(timed[name].mask.shape[1]) * step
+        timed[name] = replace(timed[name], times=begins.expand(timed[name].mask.shape))
+    encoded = built._encoded(replace(whole, modalities=timed))
+    row = int((whole.modalities["video"].mask.sum(1) * whole.modalities["text"].mask.any(1)).argmax())
+    torch.testing.assert_close(encoded["text"].times[row, 0], torch.tensor(0.25, dtype=torch.float64))
+    for place in range(int(whole.modalities["video"].mask[row].sum()) // 2):
+        expected = torch.tensor(0.2 * place + 0.1, dtype=torch.float64)
+        torch.testing.assert_close(encoded["video"].times[row, place], expected)
+    assert place > 0
+
+
 STRIDES: dict[str, Any] = {"encoder": {"stride": 2}, "local": {"window": 0, "marginal": "anchor"}}
+SPANS: dict[str, Any] = {"encoder": {"stride": 2}, "local": {"time_unit": "spans"}}
 
 
-@pytest.mark.parametrize("options", [{}, {"local": {"window": 1}}, STRIDES])
+@pytest.mark.parametrize(
+    "options", [{}, {"local": {"window": 1}}, STRIDES, {"local": {"time_unit": "spans"}}]
+)
 @pytest.mark.parametrize(
     ("dtype", "zeros"), [(torch.float64, (1000.0, 512345.0, 1.7e9, -1.7e9)), (torch.float32, (10.0, 1000.0))]
 )

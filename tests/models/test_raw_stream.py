@@ -251,6 +251,7 @@ def test_a_modality_of_which_nothing_comes_is_missing() -> None:
         ({"local": {"method": "proportional"}}, "local.method: found 'proportional', expected 'match'"),
         ({"local": {"marginal": "source"}}, "local.marginal: found 'source', expected 'anchor'"),
         ({"local": {"time_unit": "relative"}}, "local.time_unit: found 'relative', expected 'seconds'"),
+        ({"local": {"time_unit": "spans"}}, "local.time_unit: found 'spans', expected 'seconds'"),
         ({"local": {"window": None}}, "local.window: found none, expected a number"),
         ({"timeless": ("video",)}, "timeless: found 'video', expected none"),
         (

@@ -12,6 +12,7 @@ from alignmamba.nn.alignment import (
     concatenate,
     discrepancies,
     merge_by_time,
+    middles,
     picked,
     since_first,
 )
@@ -58,6 +59,28 @@ def test_align_by_hand(
     assert plan is not None
     assert plan.index.tolist() == index
     assert plan.marginal == options.get("marginal", "source")
+
+
+@pytest.mark.parametrize(
+    ("begins", "length", "expected"),
+    [
+        ([0.0, 1.0, 3.0, 4.0], 4, [0.5, 2.0, 3.5, 4.5]),
+        ([0.0, 1.0, 2.0, 9.0], 4, [0.5, 1.5, 3.0, 9.5]),  # before a pause, twice as long as the median
+        ([2.0, 3.0, 0.0, 9.0], 2, [2.5, 3.5]),
+        ([2.0, 3.0, torch.nan, torch.inf], 2, [2.5, 3.5]),  # what is padding decides nothing
+        ([5.0, 9.0, 9.0, 9.0], 1, [5.0]),
+        ([1.0, 1.0, 3.0, 3.0], 4, [2.0, 2.0, 4.0, 4.0]),  # parts of two words
+        ([1.0, 1.0, 1.0, 1.0], 4, [1.0, 1.0, 1.0, 1.0]),
+        ([torch.nan] * 4, 4, [torch.nan] * 4),
+        ([1.0, 2.0, 3.0, 4.0], 0, []),
+    ],
+)
+def test_middles_by_hand(begins: list[float], length: int, expected: list[float]) -> None:
+    mask = torch.arange(4) < length
+    other = torch.tensor([0.0, 0.3, 7.0, 7.0])
+    found = middles(torch.stack([torch.tensor(begins), other]), torch.stack([mask, torch.ones(4).bool()]))
+    torch.testing.assert_close(found[0, :length], torch.tensor(expected), equal_nan=True)
+    assert middles(torch.zeros(2, 0), torch.zeros(2, 0).bool()).shape == (2, 0)
 
 
 @pytest.mark.parametrize(

@@ -365,7 +365,7 @@ def test_grids_do_without_it_as_well(tmp_path: Path) -> None:
 # Modalities that do not begin together
 
 
-def test_modalities_that_begin_apart_are_matched_by_seconds(tmp_path: Path) -> None:
+def test_modalities_that_begin_apart_are_matched_by_time(tmp_path: Path) -> None:
     late, even = write_timed_corpus(tmp_path / "late", late=0.5), write_timed_corpus(tmp_path / "even")
 
     def unit(data: Path, **changes: Any) -> tuple[str | None, bool]:
@@ -384,6 +384,14 @@ def test_modalities_that_begin_apart_are_matched_by_seconds(tmp_path: Path) -> N
     for preset in ("0.1", "paper"):
         assert unit(late, preset=preset) == ("relative", False)
     assert unit(late, model="late-fusion") == (None, False)
+
+
+def test_what_was_read_from_media_files_is_matched_by_time(tmp_path: Path) -> None:
+    recipe = {"version": 1}
+    even = write_timed_corpus(tmp_path / "even", recipe=recipe)
+    assert plan(config(even), out=tmp_path / "run").config.options["local"]["time_unit"] == "spans"
+    alone = plan(config(even, modalities=["audio"]), out=tmp_path / "run")
+    assert alone.config.options["local"]["time_unit"] == "relative"
 
 
 def test_all_rows_of_an_experiment_have_one_unit(tmp_path: Path) -> None:

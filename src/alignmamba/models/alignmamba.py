@@ -26,6 +26,7 @@ from alignmamba.nn.alignment import (
     distances,
     first_present,
     merge_by_time,
+    middles,
     returned,
 )
 from alignmamba.nn.annealed_prior import AnnealConfig, AnnealedPrior
@@ -288,6 +289,9 @@ class AlignMamba(SideBySide[AlignMambaConfig], FollowsTraining):
             tokens=self._tokens_of(read, fused, encoded),
             plans=fused.plans,
         )
+
+    def _times_of(self, given: Tokens) -> Tensor:
+        return middles(given.times, given.mask) if self.config.local.time_unit == "spans" else given.times
 
     def _tokens_read(self, encoded: Encoded) -> tuple[Mapping[str, TokenVectors], Mapping[str, Tensor]]:
         fused = self._fused(encoded)

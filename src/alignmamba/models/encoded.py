@@ -211,11 +211,15 @@ class Fusion(Network[ConfigT], ABC):
         encoded = {}
         for name, given in inputs.items():
             x, mask = self._encoded_without(name, given.x, given.mask, hidden.get(name))
-            times = group_mean(given.times, given.mask, self._encoder(name).stride)[0]
+            times = group_mean(self._times_of(given), given.mask, self._encoder(name).stride)[0]
             encoded[name] = Tokens(x, mask, times)
         # Autocast leaves embedded ids in single precision and lowers features.
         dtype = reduce(torch.promote_types, (tokens.x.dtype for tokens in encoded.values()))
         return {name: replace(tokens, x=tokens.x.to(dtype)) for name, tokens in encoded.items()}
+
+    def _times_of(self, given: Tokens) -> Tensor:
+        """(batch, time) times by which tokens of one modality count, in seconds."""
+        return given.times
 
     def _encoded_without(
         self, name: str, features: Tensor, mask: Tensor, hidden: Hidden | None

@@ -26,6 +26,8 @@ from alignmamba.ops import (
 from alignmamba.ops.backends import exporting
 from alignmamba.ops.entropic_transport import KeptMarginal
 
+TimeUnit = Literal["relative", "seconds", "spans"]
+
 
 class LocalAlignmentConfig(Config):
     """Options of the alignment of each modality with the anchor's tokens."""
@@ -44,10 +46,12 @@ class LocalAlignmentConfig(Config):
     time_weight: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1000.0
     """Weight of the squared time difference in the cost; 0 is the paper's cost. With relative times, 1000
     lets content decide among anchor tokens up to some 3 % of the sequence apart, with seconds 0.03 s."""
-    time_unit: Literal["relative", "seconds"] = "relative"
+    time_unit: TimeUnit = "relative"
     """``relative``: time runs from 0 to 1 within each sequence; ``seconds``: the times of the corpus, in
-    each sample where both modalities have them. A run of the default preset takes ``seconds`` where
-    modalities of its corpus begin apart."""
+    each sample where both modalities have them; ``spans``: the same, where the times are beginnings and
+    the middle of the time that a token lasts counts, as suits words. A run of the default preset takes
+    ``seconds`` where modalities of its corpus begin apart. It takes ``spans`` where they were read from
+    media files."""
     window: Annotated[int, Field(ge=0)] | None = None
     """Match only anchor tokens at most this many positions from the one nearest in time; empty is exact, and
     quadratic in time."""
@@ -181,6 +185,31 @@ def since_first(times: Sequence[Tensor], masks: Sequence[Tensor]) -> list[Tensor
     return [((each.double() - first) * power).round() / power for each in times]
 
 
+def middles(begins: Tensor, mask: Tensor) -> Tensor:
+    """Middles of the spans that tokens last. Each lasts until another begins, but not more than twice as long
+    as the median of the sample, and the last one as long as that. Tokens that begin at once share a span.
+
+    Args:
+        begins: (batch, time) seconds that never fall; NaN throughout a sample for unknown ones.
+        mask: (batch, time) bool, valid tokens first.
+
+    Returns:
+        (batch, time), of the same type. Tokens that all begin at once keep their time.
+    """
+    length = mask.shape[1]
+    new = torch.cat([mask[:, :1], mask[:, 1:] & (begins[:, 1:] > begins[:, :-1])], 1)
+    span = (new.cumsum(1) - 1).clamp(min=0)
+    count = new.sum(1, keepdim=True)
+    starts = torch.zeros_like(F.pad(begins, (0, 1)))  # one more, for what is padding
+    starts = starts.scatter(1, span.masked_fill(~mask, length), begins)
+    lasts = starts[:, 1:] - starts[:, :-1]
+    ended = torch.arange(length, device=mask.device) < count - 1
+    ordered = F.pad(lasts.masked_fill(~ended, torch.inf), (0, 1), value=torch.inf).sort(1).values
+    median = ordered.gather(1, ((count - 2) // 2).clamp(min=0)).masked_fill(count < 2, 0)
+    lasts = torch.where(ended, lasts.minimum(2 * median), median)
+    return begins + lasts.gather(1, span) / 2
+
+
 def first_present(streams: Mapping[str, Tokens]) -> tuple[Tokens, dict[str, Tensor]]:
     """Each sample's anchor, the tokens of the first modality that it has, in one tensor.
 
@@ -303,11 +332,9 @@ def _softly(
     return moved, Plan(index=found.index, similarity=similarity, marginal="anchor")
 
 
-def _times_in(
-    unit: Literal["relative", "seconds"], source: Tokens, anchor: Tokens
-) -> tuple[Tensor | None, Tensor | None]:
+def _times_in(unit: TimeUnit, source: Tokens, anchor: Tokens) -> tuple[Tensor | None, Tensor | None]:
     """Times of both sides as operators take them; none where positions count."""
-    return _common_times(source, anchor) if unit == "seconds" else (None, None)
+    return (None, None) if unit == "relative" else _common_times(source, anchor)
 
 
 def _timed(source: Tokens, anchor: Tokens) -> Tensor:
@@ -439,7 +466,7 @@ def distances(
     anchor: Tokens,
     is_anchor: Mapping[str, Tensor],
     config: TransportLossConfig,
-    time_unit: Literal["relative", "seconds"],
+    time_unit: TimeUnit,
 ) -> Tensor:
     """Sum of the transport distances of each present modality from the anchor, (batch,).
 

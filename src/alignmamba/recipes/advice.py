@@ -12,6 +12,11 @@ TOKENS_PER_CHANNEL: Final = 75
 """Exact alignment costs as much as all the rest of a step at about this many tokens for each channel of the
 model: it grows as T² d, the rest as T d². Measured by `benchmarks/alignment_share.py`."""
 LINEAR: Final = "options.local.window=256 options.alignment.landmarks=256"
+_BY_TIME: Final = {
+    "seconds": "modalities begin apart, so tokens are matched by seconds",
+    "spans": "modalities were read from media files, so tokens are matched by the time that they last",
+}
+"""Unit of time to why a run takes it."""
 
 
 def alignment_note(config: RunConfig, corpus: Corpus) -> str:
@@ -36,8 +41,8 @@ def alignment_note(config: RunConfig, corpus: Corpus) -> str:
 
 
 def clock_note(asked: RunConfig, taken: RunConfig) -> tuple[str, ...]:
-    """One sentence where a run that was asked for takes seconds of its own accord."""
+    """One sentence where a run that was asked for takes times of its own accord."""
     units = [config.options.get("local", {}).get("time_unit") for config in (asked, taken)]
-    if units != [None, "seconds"]:
+    if units[0] is not None or units[1] not in _BY_TIME:
         return ()
-    return ("modalities begin apart, so tokens are matched by seconds (options.local.time_unit)",)
+    return (f"{_BY_TIME[units[1]]} (options.local.time_unit={units[1]})",)

@@ -279,16 +279,20 @@ def resolve(config: RunConfig, corpus: Corpus) -> RunConfig:
 
 
 def with_clock(config: RunConfig, corpus: Corpus) -> RunConfig:
-    """The same run with a unit of the times by which tokens are matched. Where it has none, that is seconds
-    for a corpus whose modalities begin apart. Presets other than the default do not ask the corpus.
+    """The same run with a unit of the times by which tokens are matched. Where it has none, a corpus that was
+    read from media files gets the spans of tokens, and another whose modalities begin apart gets seconds.
+    Presets other than the default do not ask the corpus.
     """
     if config.preset != "default" or "local" not in _options(config.model):
         return config
     local = config.options.get("local", {})
     if "time_unit" in local or local.get("method", "match") not in ("match", "soft"):
         return config
-    apart = clocks_of(corpus, timeless=config.options.get("timeless", ())).begin_apart
-    options = merged(config.options, {"local": {"time_unit": "seconds" if apart else "relative"}})
+    clocks = clocks_of(corpus, timeless=config.options.get("timeless", ()))
+    unit = "seconds" if clocks.begin_apart else "relative"
+    if clocks.samples and corpus.recipe:
+        unit = "spans"
+    options = merged(config.options, {"local": {"time_unit": unit}})
     return config.model_copy(update={"options": options})
 
 

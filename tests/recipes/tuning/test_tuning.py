@@ -510,6 +510,8 @@ def test_what_is_set_is_held_and_the_rest_is_searched(corpus: Path, tmp_path: Pa
     assert spaces().keys() == everything
     clocks = spaces(write_timed_corpus(tmp_path / "timed"))
     assert clocks.keys() == everything | {"options.local.time_unit"}, "units differ where there are times"
+    clips = write_timed_corpus(tmp_path / "clips", recipe={"version": 1})
+    assert str(spaces(clips)["options.local.time_unit"]) == "relative, spans"
     held = spaces(fit={"epochs": 3}, options={"local": {"time_weight": 0.0}})
     assert held.keys() == everything - {"fit.epochs", "options.local.time_weight"}
     with pytest.raises(ConfigError, match="nothing is left to search"):

@@ -14,7 +14,7 @@ from alignmamba.errors import ConfigError
 from alignmamba.evaluation.metrics import all_metric_names, metric_of
 from alignmamba.extras import require
 from alignmamba.methods import METHODS, REFERENCES
-from alignmamba.methods.search_space import SHARED_SPACE, SearchSpace
+from alignmamba.methods.search_space import SHARED_SPACE, Names, SearchSpace
 from alignmamba.recipes.assembly import check_pretrained, counted_weights, environment
 from alignmamba.recipes.configuration import RunConfig, dotted, refuse_pretraining, resolve
 from alignmamba.recipes.experiments.catalogue import compared_methods, not_compared
@@ -207,9 +207,12 @@ def space_of(name: str, base: RunConfig, corpus: Corpus, held: Mapping[str, obje
     timeless = config.options.get("timeless", ())
     if unit in method.search and not clocks_of(corpus, timeless=timeless).samples:
         fixed.add(unit)  # without two clocks both units are one
+    declared: SearchSpace = {**SHARED_SPACE, **method.search}
+    if corpus.recipe and unit in declared:
+        declared = {**declared, unit: Names(("relative", "spans"))}
     space = {
         key: values
-        for key, values in {**SHARED_SPACE, **method.search}.items()
+        for key, values in declared.items()
         if key in known and not any(key == each or key.startswith(f"{each}.") for each in fixed)
     }
     if not space:

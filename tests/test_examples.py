@@ -72,6 +72,12 @@ CONVERTERS: dict[str, tuple[str | None, str, Callable[..., Corpus], dict[str, in
         example("grid_sync").convert,
         {"train": 2800, "valid": 400, "test": 800},
     ),
+    "grid-unclocked": (
+        "grid-unclocked",
+        "grid_s1.npz",
+        example("grid_unclocked").convert,
+        {"train": 700, "valid": 100, "test": 200},
+    ),
     "utd-sync": (
         None,
         "utd_mhad.npz",
@@ -239,6 +245,24 @@ def test_one_stream_alone_says_nothing_of_whether_both_belong_together(
     assert (len(apart) > 1) == pieces
 
 
+@pytest.mark.parametrize("clock", [False, True])
+def test_new_recordings_have_a_clock_on_request_alone(clock: bool, tmp_path: Path) -> None:
+    corpus = example("grid_unclocked").convert(archive("grid_s1.npz"), tmp_path / "corpus", clock=clock)
+    whole = sentences()
+    begins = set()
+    for sample in corpus.split("valid"):
+        assert bool(sample.times) == clock
+        begin = placed(whole[sample.id]["audio"], sample.features["audio"])
+        begins.add(begin)
+        np.testing.assert_array_equal(sample.features["video"], whole[sample.id]["video"])
+        spoken = sample.token_labels["video"]["word"]
+        assert len(spoken) == 75
+        assert len({*spoken} - {"silence"}) > 3
+        assert sample.token_labels.keys() == {"video"}
+    assert (min(begins), max(begins)) == (0, 80)
+    assert all(sample.times.keys() == {"audio", "video"} for sample in corpus.split("train"))
+
+
 def placed(whole: np.ndarray, part: np.ndarray) -> int:
     """Where a part begins in the whole."""
     return next(at for at in range(len(whole)) if np.array_equal(whole[at : at + len(part)], part))
@@ -267,7 +291,7 @@ def test_words_are_read_by_a_frozen_encoder(name: str, file: str, tmp_path: Path
     )
 
 
-@pytest.mark.parametrize("name", ["mosi", "grid", "grid_sync", "utd_mhad", "utd_sync"])
+@pytest.mark.parametrize("name", ["mosi", "grid", "grid_sync", "grid_unclocked", "utd_mhad", "utd_sync"])
 def test_a_missing_archive_is_one_line(name: str, tmp_path: Path) -> None:
     more = ["--target", "digit"] if name == "grid" else []
     command = [

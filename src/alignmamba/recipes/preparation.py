@@ -6,7 +6,7 @@ from typing import Any
 
 from alignmamba.contracts import ROLES, Corpus, Role
 from alignmamba.data.cross_validation import Fold, fold_of, joined
-from alignmamba.data.further_targets import left_of, with_further
+from alignmamba.data.further_targets import FurtherConfig, left_of, with_further
 from alignmamba.data.leading_target import several_labels
 from alignmamba.data.standardise import finite_means
 from alignmamba.data.training_subset import Subset, subset_of
@@ -142,7 +142,16 @@ def narrowed(config: RunConfig, corpus: Corpus, names: tuple[str, ...]) -> tuple
     kept = {target.name for target in left.task.further}
     found = left_of(left, {name: given for name, given in run.targets.items() if name not in kept})
     targets = {name: given for name, given in run.targets.items() if name in kept or name in found}
-    return run.model_copy(update={"targets": targets}), with_further(left, found)
+    run = run.model_copy(update={"targets": config.targets})
+    return with_targets(run, targets), with_further(left, found)
+
+
+def with_targets(config: RunConfig, targets: Mapping[str, FurtherConfig]) -> RunConfig:
+    """The same run with these further targets. A metric of another that selects the epoch becomes auto."""
+    name = config.fit.select.partition(".")[0]
+    lost = name in config.targets and name not in targets
+    fit = config.fit.model_copy(update={"select": "auto"} if lost else {})
+    return config.model_copy(update={"targets": dict(targets), "fit": fit})
 
 
 def untrained_modalities(corpus: Corpus) -> tuple[str, ...]:

@@ -19,7 +19,8 @@ import numpy as np
 import pytest
 
 from alignmamba import capacity, checksums
-from alignmamba.data.archive import load_corpus
+from alignmamba.contracts import Task
+from alignmamba.data.archive import load_corpus, write_corpus
 from alignmamba.errors import CheckpointError, ConfigError
 from alignmamba.evaluation.tables import ResultTable
 from alignmamba.recipes.assembly import counted_weights
@@ -264,6 +265,35 @@ def test_a_comparison_that_an_earlier_version_began_resumes_as_it_is(tmp_path: P
     (directory.path / "experiment.json").write_text(json.dumps(plain))
     again = plan_experiment(asked, base(corpus), out=tmp_path / "grid")
     assert [cell.row for cell in again.cells] == ["late-fusion", "text alone", "audio alone"]
+
+
+def test_rows_of_which_nothing_is_to_be_learned_are_dropped(tmp_path: Path) -> None:
+    """References know the target of the task alone, and the text knows nothing of the tokens of audio."""
+    splits = {
+        role: {
+            "features": {"text": [np.ones((2, 2))] * 4, "audio": [np.ones((3, 2))] * 4},
+            "targets": [0, 1, 0, 1],
+            "token_labels": {"audio": {"tone": [["high", "low", "low"]] * 4}},
+        }
+        for role in ("train", "valid", "test")
+    }
+    write_corpus(tmp_path / "data", splits, task=Task(kind="classification", classes=("a", "b")))
+
+    def selected(targets: Mapping[str, Any], **fit: Any) -> dict[str, str]:
+        run = base(tmp_path / "data", targets=targets, fit=fit, options={})
+        asked = ComparisonOptions(models=("alignmamba",), seeds=1)
+        cells = plan_experiment(asked, run, out=tmp_path / "grid").cells
+        return {cell.row: cell.config.fit.select for cell in cells}
+
+    lone, references = ("text alone", "audio alone"), ("best-constant", "pooled-linear")
+    every = ("alignmamba", *lone, *references)
+    assert selected({"tone": {}}, select="f1_macro") == dict.fromkeys(every, "f1_macro")
+    tones = {"select": "tone.accuracy"}
+    assert selected({"tone": {}}, **tones) == {
+        **dict.fromkeys(("alignmamba", "audio alone"), "tone.accuracy"),
+        **dict.fromkeys(("text alone", *references), "auto"),
+    }
+    assert list(selected({"tone": {}}, task_weight=0.0, **tones)) == ["alignmamba", "audio alone"]
 
 
 def test_references_stand_beside_methods_of_several_seeds(tmp_path: Path, corpus: Path) -> None:

@@ -25,7 +25,7 @@ from alignmamba.recipes.experiments.experiment_kind import (
 )
 from alignmamba.recipes.experiments.grid import Grid
 from alignmamba.recipes.experiments.variance_table import variance_tables
-from alignmamba.recipes.preparation import seen_by
+from alignmamba.recipes.preparation import seen_by, with_targets
 
 if TYPE_CHECKING:
     from alignmamba.recipes.tuning.best_settings import BestSettings
@@ -52,14 +52,17 @@ def rows_beside(
     settled: Callable[[str], RunConfig] | None = None,
     column: str = "",
 ) -> Iterator[Cell]:
-    """Every method with all modalities, each modality alone, then the references; `settled` makes the run of
-    a method that is trained, by default with the settings of `base`.
+    """Every method with all modalities, each modality alone, then the references, but for those of which
+    nothing is to be learned. `settled` makes the run of a method that is trained, by default with the
+    settings of `base`.
     """
 
     def own(name: str) -> RunConfig:
         return of_model(base, name, own_settings=asked.own_settings)
 
-    last = () if asked.without_references else REFERENCES
+    # References predict the target of the task alone: none where others are learned in its place.
+    others = base.fit.task_weight == 0 and bool(base.targets)
+    last = () if asked.without_references or others else REFERENCES
     for name in (each for each in asked.models if each not in last):
         yield cell(name, (settled or own)(name), corpus, column=column)
     if len(corpus.modalities) > 1 and not asked.without_alone:
@@ -68,8 +71,7 @@ def rows_beside(
             yield from with_modalities(
                 f"{modality.name} alone", alone, corpus, (modality.name,), column=column
             )
-    # References predict the target of the task alone.
-    plain = base.model_copy(update={"targets": {}})
+    plain = with_targets(base, {})
     for name in last:
         reference = of_model(plain, name)
         yield cell(name, reference, seen_by(reference, corpus), column=column)

@@ -167,10 +167,13 @@ def variants(
 def with_modalities(
     row: str, base: RunConfig, corpus: Corpus, names: tuple[str, ...], *, column: str = ""
 ) -> Iterator[Cell]:
-    """A cell that takes some modalities alone; no cell where no sample of a split has them."""
+    """A cell that takes some modalities alone; no cell where no sample of a split has them, or where all
+    targets are of tokens of others.
+    """
     if all(any(split.lengths[name].any() for name in names) for split in corpus.splits.values()):
         run, left = narrowed(base, corpus, names)
-        yield cell(row, run, left, column=column)
+        if run.fit.task_weight or run.targets or not base.targets:
+            yield cell(row, run, left, column=column)
 
 
 def test_batches(corpus: Corpus) -> Iterator[Batch]:

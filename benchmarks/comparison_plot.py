@@ -8,6 +8,7 @@ interval for each method that stands in all of them, and a line at the best cons
 
 import argparse
 import sys
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -42,6 +43,7 @@ def plot(tables: Sequence[ResultTable], titles: Sequence[str], score: str) -> "F
                 axes.barh(place, mean, xerr=reach, color=colour, ecolor=COLOURS[7], height=0.7)
             if _FLOOR in known:
                 axes.axvline(known[_FLOOR][0], color=COLOURS[1], linestyle="--", linewidth=1)
+            title = textwrap.fill(title, 68 // len(tables))
             axes.set(title=title, xlabel=f"{score}, test", xlim=(0, 1), yticks=range(len(names)))
             axes.set_yticklabels(names)
         panels[0].invert_yaxis()

@@ -34,6 +34,8 @@ from alignmamba.media.readers import TEXT
 from alignmamba.media.tracks import Word, Words
 
 AUDIO_HZ, VIDEO_HZ = 100.0, 25.0
+TICKS = round(AUDIO_HZ / VIDEO_HZ)
+"""Vectors of audio to a frame of video."""
 SIZES = {"train": 700, "valid": 100, "test": 200}
 UNITS = {
     "audio": "log-mel energy at 100 Hz",

@@ -21,14 +21,12 @@ from pathlib import Path
 
 import numpy as np
 
-from alignmamba import AlignMambaError, Corpus, SplitArrays, Task, write_corpus
-from grid import AUDIO_HZ, SOURCE, UNITS, VIDEO_HZ, dealt, lips
-from pairing import Dealer
+from alignmamba import AlignMambaError, Corpus, SplitArrays, write_corpus
+from grid import AUDIO_HZ, SOURCE, TICKS, UNITS, VIDEO_HZ, dealt, lips
+from pairing import TASK, Dealer
 
 FRAMES = 74
 """Frames of video of a sentence that sound covers too."""
-TICKS = round(AUDIO_HZ / VIDEO_HZ)
-"""Vectors of audio to a frame of video."""
 DEALER = Dealer(shortest=30, longest=45, common=20, least=3, most=15)
 
 
@@ -46,7 +44,7 @@ def convert(source: Path, destination: Path, *, pieces: bool = False, overwrite:
                 "audio": [pair.one.of(audio[row], TICKS).astype(np.float32) for row, pair in pairs],
                 "video": [pair.other.of(mouths[row]) for row, pair in pairs],
             },
-            targets=["together" if pair.together else "apart" for _, pair in pairs],
+            targets=[pair.target for _, pair in pairs],
             ids=[f"{ids[row]}-{place % 4}" for place, (row, _) in enumerate(pairs)],
             groups=[str(ids[row]) for row, _ in pairs],
             times={
@@ -61,7 +59,7 @@ def convert(source: Path, destination: Path, *, pieces: bool = False, overwrite:
     return write_corpus(
         destination,
         {role: split(rows) for role, rows in dealt(len(ids)).items()},
-        task=Task(kind="classification", classes=("apart", "together")),
+        task=TASK,
         name=f"grid-s1-sync{'-pieces' * pieces}",
         units=UNITS,
         source=SOURCE,

@@ -19,11 +19,9 @@ from pathlib import Path
 import numpy as np
 
 from alignmamba import AlignMambaError, Corpus, SplitArrays, Task, write_corpus
-from grid import AUDIO_HZ, PLACE, SOURCE, UNITS, VIDEO_HZ, WORDS, dealt, lips, words_at
+from grid import AUDIO_HZ, PLACE, SOURCE, TICKS, UNITS, VIDEO_HZ, WORDS, dealt, lips, words_at
 
 MISSING_SECONDS = 0.8
-STEP = round(AUDIO_HZ / VIDEO_HZ)
-"""Vectors of audio to a frame of video, by which the sound begins late."""
 
 
 def convert(source: Path, destination: Path, *, clock: bool = False, overwrite: bool = False) -> Corpus:
@@ -34,7 +32,7 @@ def convert(source: Path, destination: Path, *, clock: bool = False, overwrite: 
     missing = round(MISSING_SECONDS * AUDIO_HZ)
     kept = audio.shape[1] - missing
     begins = [
-        STEP * int(np.random.default_rng([2, row]).integers(missing // STEP + 1)) for row in range(len(ids))
+        TICKS * int(np.random.default_rng([2, row]).integers(missing // TICKS + 1)) for row in range(len(ids))
     ]
     frames = np.arange(video.shape[1]) / VIDEO_HZ
     digits = WORDS["digit"]

@@ -11,6 +11,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from alignmamba import Task
+
+TASK = Task(kind="classification", classes=("apart", "together"))
+
 
 @dataclass(frozen=True)
 class Piece:
@@ -35,9 +39,10 @@ class Pair:
     other: Piece
 
     @property
-    def together(self) -> bool:
-        """True if both are from one time where the clock says so."""
-        return self.one.place - self.one.time == self.other.place - self.other.time
+    def target(self) -> str:
+        """``together`` if both are from one time where the clock says so, else ``apart``."""
+        together = self.one.place - self.one.time == self.other.place - self.other.time
+        return TASK.classes[together]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,8 +20,8 @@ from pathlib import Path
 
 import numpy as np
 
-from alignmamba import AlignMambaError, Corpus, SplitArrays, Task, write_corpus
-from pairing import Dealer
+from alignmamba import AlignMambaError, Corpus, SplitArrays, write_corpus
+from pairing import TASK, Dealer
 from utd_mhad import FRAMES_PER_SECOND, LICENCE, SOURCE, UNITS, body_motion, dealt, occupancy_change, ragged
 
 DEALER = Dealer(shortest=20, longest=30, common=14, least=6, most=18)
@@ -51,7 +51,7 @@ def convert(source: Path, destination: Path, *, pieces: bool = False, overwrite:
                 "skeleton": [pair.one.of(bodies[row]) for row, _, pair in pairs],
                 "depth": [pair.other.of(depths[row]) for row, _, pair in pairs],
             },
-            targets=["together" if pair.together else "apart" for _, _, pair in pairs],
+            targets=[pair.target for _, _, pair in pairs],
             ids=[identity for _, identity, _ in pairs],
             groups=[f"subject {subject[row]}" for row, _, _ in pairs],
             times={
@@ -66,7 +66,7 @@ def convert(source: Path, destination: Path, *, pieces: bool = False, overwrite:
     return write_corpus(
         destination,
         {role: split(rows, FOURS[role]) for role, rows in dealt(subject).items()},
-        task=Task(kind="classification", classes=("apart", "together")),
+        task=TASK,
         name=f"utd-sync{'-pieces' * pieces}",
         units={name: UNITS[name] for name in ("skeleton", "depth")},
         source=SOURCE,

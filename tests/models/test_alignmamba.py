@@ -263,7 +263,7 @@ SPANS: dict[str, Any] = {"encoder": {"stride": 2}, "local": {"time_unit": "spans
 
 
 @pytest.mark.parametrize(
-    "options", [{}, {"local": {"window": 1}}, STRIDES, {"local": {"time_unit": "spans"}}]
+    "options", [{}, {"local": {"window": 1}}, STRIDES, {"local": {"time_unit": "spans"}}, SPANS]
 )
 @pytest.mark.parametrize(
     ("dtype", "zeros"), [(torch.float64, (1000.0, 512345.0, 1.7e9, -1.7e9)), (torch.float32, (10.0, 1000.0))]

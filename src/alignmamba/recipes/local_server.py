@@ -5,6 +5,7 @@ import errno
 import os
 import signal
 import socket
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
 from typing import Any, Final
@@ -35,6 +36,24 @@ def interruptible() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def start_threads(*threads: threading.Thread) -> None:
+    """Start all or none: an interruption meanwhile, at which `Thread.start` may raise though its thread runs,
+    is raised when all run. For the main thread, within `interruptible`.
+    """
+    held: list[int] = []
+    heeded = [n for n in signal.valid_signals() if signal.getsignal(n) is signal.default_int_handler]
+    try:
+        for number in heeded:
+            signal.signal(number, lambda number, _: held.append(number))
+        for thread in threads:
+            thread.start()
+    finally:
+        for number in heeded:
+            signal.signal(number, signal.default_int_handler)
+    if held:
+        raise KeyboardInterrupt
 
 
 @contextmanager

@@ -32,6 +32,24 @@ with interruptible(), listening_at(0) as listening:
 """
 
 
+HASTY = SLOW.replace(
+    "with interruptible",
+    """
+def run(self):
+    os.kill(os.getpid(), signal.SIGTERM)
+    began(self)
+
+began, threading.Thread.run = threading.Thread.run, run
+
+with interruptible""",
+)
+
+
+def test_a_signal_while_the_threads_start() -> None:
+    ended = subprocess.run([sys.executable, "-c", HASTY], capture_output=True, text=True, timeout=60)
+    assert (ended.returncode, ended.stderr) == (0, "")
+
+
 def test_an_answer_that_takes_long_after_the_signal_is_sent() -> None:
     with subprocess.Popen([sys.executable, "-c", SLOW], stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None

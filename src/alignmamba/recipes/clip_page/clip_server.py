@@ -27,6 +27,7 @@ from alignmamba.recipes.local_server import (
     interruptible,
     listening_at,
     own_hosts,
+    start_threads,
 )
 from alignmamba.recipes.report.page_parts import package_text, script_json, template_environment
 
@@ -98,15 +99,16 @@ def serve(
         )
         server = uvicorn.Server(config)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
-        thread.start()
         try:
+            start_threads(thread)
             announce(app.address)
             while thread.is_alive():
                 app.work(answer, wait_seconds=_POLL_SECONDS)
             raise ConfigError("demo: the server ended by itself")
         finally:
             server.should_exit = server.force_exit = True
-            thread.join(_END_SECONDS)
+            if thread.is_alive():
+                thread.join(_END_SECONDS)
 
 
 class ClipApp:

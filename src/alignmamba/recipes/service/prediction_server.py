@@ -11,7 +11,7 @@ from typing import Final
 from alignmamba.errors import ConfigError
 from alignmamba.extras import require
 from alignmamba.recipes.finished_run import OpenedRun
-from alignmamba.recipes.local_server import HOST, interruptible, listening_at, own_hosts
+from alignmamba.recipes.local_server import HOST, interruptible, listening_at, own_hosts, start_threads
 from alignmamba.recipes.service.prediction_app import Limits, PredictionApp
 
 _POLL_SECONDS: Final = 0.5
@@ -82,9 +82,8 @@ def _run(app: PredictionApp, listening: socket.socket, announce: Callable[[], ob
     server = uvicorn.Server(config)
     listener = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
     worker = threading.Thread(target=app.queue.work, daemon=True)
-    listener.start()
-    worker.start()
     try:
+        start_threads(listener, worker)
         announce()
         # Not by `join`: one that a signal interrupts takes the thread for ended, up to Python 3.12.
         while listener.is_alive() and worker.is_alive():
@@ -92,9 +91,11 @@ def _run(app: PredictionApp, listening: socket.socket, announce: Callable[[], ob
         raise ConfigError("serve: the server ended by itself")
     except KeyboardInterrupt:
         server.should_exit = True
-        listener.join()
+        if listener.is_alive():
+            listener.join()
         app.queue.close()
-        worker.join()
+        if worker.is_alive():
+            worker.join()
     finally:
         server.should_exit = server.force_exit = True
         app.queue.close()

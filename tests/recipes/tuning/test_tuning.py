@@ -23,16 +23,17 @@ from alignmamba.errors import CheckpointError, ConfigError, TrainingError
 from alignmamba.methods import METHODS
 from alignmamba.methods.search_space import SHARED_SPACE, Choice, Names, Real, Whole
 from alignmamba.recipes import preparation
-from alignmamba.recipes.configuration import RunConfig, check_config
+from alignmamba.recipes.configuration import RunConfig, check_config, with_settings
+from alignmamba.recipes.experiments.experiment_kind import of_model
 from alignmamba.recipes.run_directory import to_json
+from alignmamba.recipes.training_run import train
 from alignmamba.recipes.tuning import tuning_worker
 from alignmamba.recipes.tuning.studies import ATTEMPTS, counted, put_back_lost, studies_of
-from alignmamba.recipes.tuning.trial_run import PARTS, Pruning, drawn, run_trial, score_of
+from alignmamba.recipes.tuning.trial_run import PARTS, Pruning, drawn, run_trial
 from alignmamba.recipes.tuning.tuning_directory import TuningDirectory, checked_storage
 from alignmamba.recipes.tuning.tuning_plan import TuningOptions, TuningPlan, plan_tuning
 from alignmamba.recipes.tuning.tuning_results import outcomes
 from alignmamba.recipes.tuning.tuning_worker import work
-from alignmamba.training.fit_config import FitResult
 from small_run import write_small_corpus, write_timed_corpus
 
 METHODS_TUNED = ("single-stream-transformer", "late-fusion")
@@ -435,14 +436,17 @@ def test_a_trial_that_is_behind_at_the_same_share_of_its_training_is_pruned() ->
     assert study.trials[-1].intermediate_values == {2 * PARTS: pytest.approx(0.4)}
 
 
-def test_the_score_is_that_of_the_epoch_that_is_kept() -> None:
-    history = tuple(
-        {"valid/accuracy": value, "valid/loss/total": loss} for value, loss in ((0.9, 2), (0.7, 1))
-    )
-    result = FitResult(
-        history=history, metric="loss", best_epoch=2, best_score=1, optimiser_steps=2, stopped="epochs"
-    )
-    assert score_of(result, "accuracy") == 0.7
+@pytest.mark.parametrize("method", METHODS_TUNED)
+def test_the_score_is_that_of_the_run_that_has_the_same_settings(tmp_path: Path, method: str) -> None:
+    write_small_corpus(tmp_path / "corpus", kind="regression")
+    base = check_config({**TINY, "data": str(tmp_path / "corpus")})
+    options = TuningOptions(trials=1, methods=(method,), repeats=1)
+    plan = plan_tuning(options, base, out=tmp_path / "tuning")
+    assert work(plan, progress=Silent()) == 0
+    (found,) = outcomes(TuningDirectory(plan.directory))
+    run = train(with_settings(of_model(base, method), found.settings), out=tmp_path / "run", progress=None)
+    assert (run.modality_weights is not None) == (method == "late-fusion")
+    assert found.score == pytest.approx(run.metrics["valid"]["mae"])
 
 
 @pytest.mark.usefixtures("untrained")

@@ -7,6 +7,7 @@ from typing import Any, Final
 import optuna
 
 from alignmamba.errors import ConfigError, TrainingError
+from alignmamba.evaluation.metrics import score
 from alignmamba.files import refused_by_machine
 from alignmamba.methods.search_space import Choice, Names, Range, Real
 from alignmamba.recipes.assembly import launched, loaders
@@ -16,7 +17,7 @@ from alignmamba.recipes.preparation import Prepared
 from alignmamba.recipes.training_run import fitted
 from alignmamba.recipes.tuning.studies import INTERRUPTED, REFUSED, SECONDS
 from alignmamba.recipes.tuning.tuning_plan import TuningPlan
-from alignmamba.training.fit_config import FitResult
+from alignmamba.training.inference import predict
 from alignmamba.training.progress import Progress
 from alignmamba.training.selection import column
 
@@ -68,18 +69,18 @@ def _trained(
     trial: optuna.Trial,
     before: Sequence[float],
 ) -> float:
-    """Score of one training, at the epoch that it keeps."""
+    """Score on valid of the model that one training gives."""
     corpus = repeat.corpus
     config = resolve(with_settings(of_model(repeat.config, name), settings), corpus)
     fabric = launched(config.engine, config.fit.precision)
     watch = Pruning(trial, plan.record.metric, before)
-    _, result = fitted(config, corpus, loaders(config, corpus), fabric, progress=watch)
-    return score_of(result, plan.record.metric)
-
-
-def score_of(result: FitResult, metric: str) -> float:
-    """Score of the epoch whose weights a training keeps, whatever metric chose it."""
-    return float(result.history[result.best_epoch - 1][column(metric)])
+    sources = loaders(config, corpus)
+    model, _ = fitted(config, corpus, sources, fabric, progress=watch)
+    # what training chooses after its last epoch is a part of the model
+    said = predict(
+        model, sources["valid"], task=corpus.task, fabric=fabric, regression_loss=config.fit.regression_loss
+    )
+    return score(corpus.task, said)[plan.record.metric]
 
 
 class Pruning(Progress):

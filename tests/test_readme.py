@@ -104,3 +104,27 @@ def test_the_tests_that_the_findings_name_exist() -> None:
         for path, name in named
         if f"def {name}(" not in (ROOT / path).read_text(encoding="utf-8")
     ] == []
+
+
+_FIGURE = re.compile(r"(?<![\d.])\.\d+(?: ± \.\d+)?|(?<![\d.])\d{2,}(?![\d.])")
+_RESULTS = [line for line in README.splitlines() if line.startswith("| [") and "results" in line]
+
+
+def _unfounded(row: str) -> list[str]:
+    """Figures of a row of results that the page which the row names does not have."""
+    test, _, *cells = row.strip("|").split("|")
+    (page,) = (ROOT / path for path in re.findall(r"\]\((docs/[\w/.-]+\.md)", test))
+    known = _FIGURE.findall(re.sub(r"\b0\.", ".", page.read_text(encoding="utf-8")))
+    known += [value for figure in known for value in figure.split(" ± ")]
+    return [figure for cell in cells for figure in _FIGURE.findall(cell) if figure not in known]
+
+
+@pytest.mark.parametrize("row", _RESULTS)
+def test_figures_stand_on_the_page_that_the_row_names(row: str) -> None:
+    assert _unfounded(row) == []
+
+
+def test_there_are_results_and_a_figure_that_is_none_is_found() -> None:
+    assert len(_RESULTS) >= 10
+    row = "| [digits](docs/results/tuned.md) | accuracy | .910 ± .048 | .910, .9105 |"
+    assert _unfounded(row) == [".9105"]

@@ -85,6 +85,17 @@ def test_one_clip_is_shown_with_what_it_lacks(cli: Cli, clips: Path, tmp_path: P
     assert report["text"] == "hello there"
     assert {row["modality"] for row in report["modalities"]} == {"text", "audio", "video"}
     assert all(int(row["length"]) > 0 for row in report["modalities"])
+    code, out, _ = cli("extract", clips / "c0.mp4", "--show", "--words", "none", "--json")
+    assert code == 0
+    assert {row["modality"] for row in json.loads(out)["modalities"]} == {"audio", "video"}
+
+
+def test_what_no_clip_has_is_reported_with_the_reason(cli: Cli, tmp_path: Path) -> None:
+    voice = write_clip(tmp_path / "voice.wav", 0.5)
+    code, out, _ = cli("extract", voice, "--out", tmp_path / "new")
+    assert code == 0
+    assert "1 clip without text: no text is given" in out
+    assert "0 of 1" in out
 
 
 @pytest.mark.parametrize(
@@ -96,7 +107,12 @@ def test_one_clip_is_shown_with_what_it_lacks(cli: Cli, clips: Path, tmp_path: P
         (["--out", "x", "--text", "hf"], "text: hf: found no weights, expected hf:FOLDER"),
         (["--out", "x", "--text", "none", "--audio", "none", "--video", "none"], "at least one modality"),
         (["--out", "x", "--set", "audio.band=3"], "audio.band: expected one of"),
-        (["--out", "x", "--set", "audio=3"], "audio"),
+        (["--out", "x", "--set", "audio=3"], "error: audio: expected one of text.width"),
+        (["--out", "x", "--words", "none", "--audio", "none", "--video", "none"], "at least one modality"),
+        (["--out", "x", "--max-failed", "-1"], "max_failed: found -1, expected 0 or more"),
+        (["--out", "x", "--name", " "], "name: found ' ', expected text"),
+        (["--out", "x", "--cluster", "a=1"], "cluster: goes with --engine slurm or ray"),
+        (["--out", "x", "--engine", "ray", "--limit", "3"], "limit: goes with --engine local"),
         (["--out", "x", "--fps", "-1"], "video: pixels: fps"),
         (["--out", "x", "--shard", "3/2"], "shard"),
         (["--out", "x", "--resume"], "resume: found no"),
@@ -187,6 +203,12 @@ def test_a_clip_without_pictures_is_predicted_without_them(cli: Cli, trained: Pa
     code, _, err = cli("predict", trained, voice, "--out", tmp_path / "p.csv")
     assert code == 0
     assert "video is not in" in err
+    both = write_clip(tmp_path / "both.mp4", 0.5)
+    (tmp_path / "both.txt").write_text("hello there", encoding="utf-8")
+    code, _, err = cli("predict", trained, voice, both, "--out", tmp_path / "p.csv")
+    assert code == 0
+    assert "note: 1 clip without text: no text is given" in err
+    assert "note: 1 clip without video: " in err
 
 
 def test_another_version_of_a_reader_is_used_and_reported(

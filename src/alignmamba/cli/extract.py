@@ -57,6 +57,10 @@ class EngineVerb(Verb):
         from alignmamba.recipes.extraction.clip_engines import ClipEngine
 
         words = [each for group in self.cluster for each in group]
+        if words and self.engine == "local":
+            raise ConfigError("cluster: goes with --engine slurm or ray, found the engine local")
+        if self.limit is not None and self.engine != "local":
+            raise ConfigError(f"limit: goes with --engine local, found the engine {self.engine}")
         return ClipEngine(
             kind=self.engine,
             workers=self.workers,
@@ -186,7 +190,7 @@ class Extract(EngineVerb):
         }
         nested = assigned([each for group in self.set for each in group])
         settings = {
-            f"{slot}.{option}": value
+            f"{slot}.{option}" if option else slot: value
             for slot, own in nested.items()
             for option, value in (own.items() if isinstance(own, Mapping) else {"": own}.items())
         }
@@ -211,7 +215,7 @@ class Extract(EngineVerb):
             raise ConfigError("labels: expected one folder of clips with them, found files")
         kind = None if self.task == "auto" else self.task
         leading = LeadingConfig(labels=self.label, kind=kind, classes=self.classes, label_range=self.range)
-        return labelled_clips(folder, table, leading)
+        return labelled_clips(folder, table, leading, max_missing=self.max_failed)
 
     def _show_clip(self) -> int:
         from alignmamba.media.clip import MediaClip
@@ -288,35 +292,36 @@ def _facts(done: "Extraction") -> dict[str, Any]:
         "cached": done.cached,
         "failed": done.failed,
         "present": dict(done.present),
+        "absent": dict(done.absent),
         "notes": dict(done.notes),
         "seconds": done.seconds,
     }
 
 
 def _show(done: "Extraction", out: Path) -> None:
+    from alignmamba.recipes.extraction.extraction import clips_said
+
     screen = console()
     read = done.clips - done.failed
-    rows = [(name, f"{count} of {read}") for name, count in sorted(done.present.items())]
+    names = sorted({*done.present, *done.absent})
+    rows = [(name, f"{done.present.get(name, 0)} of {read}") for name in names]
     screen.print(rows_table("modalities", ("modality", "clips"), rows))
-    for note, count in sorted(done.notes.items(), key=lambda item: -item[1])[:_MOST_NOTES]:
-        screen.print(f"{_clips(count)}: {note}", soft_wrap=True)
-    if len(done.notes) > _MOST_NOTES:
-        screen.print(f"and {len(done.notes) - _MOST_NOTES} other notes; --json has them", soft_wrap=True)
+    remarks = done.remarks()
+    for remark in remarks[:_MOST_REMARKS]:
+        screen.print(remark, soft_wrap=True)
+    if len(remarks) > _MOST_REMARKS:
+        screen.print(f"and {len(remarks) - _MOST_REMARKS} other notes; --json has them", soft_wrap=True)
     if done.failed:
-        screen.print(f"failed and dropped: {_clips(done.failed)}, see {done.store}", soft_wrap=True)
+        screen.print(f"failed and dropped: {clips_said(done.failed)}, see {done.store}", soft_wrap=True)
     if done.corpus is None:
-        write(f"{_clips(read)} in {done.store}; write the corpus with the same command without --shard")
+        write(f"{clips_said(read)} in {done.store}; write the corpus with the same command without --shard")
         return
     sizes = ", ".join(f"{role} {len(split)}" for role, split in done.corpus.splits.items())
     step = f"; next: alignmamba train --data {out} --out runs/{out.name}"
     write(f"corpus: {out} ({sizes}){step if {'train', 'valid'} <= done.corpus.splits.keys() else ''}")
 
 
-_MOST_NOTES = 8
-
-
-def _clips(count: int) -> str:
-    return f"{count} clip{'s' * (count != 1)}"
+_MOST_REMARKS = 8
 
 
 def clip_progress() -> "ClipLines":

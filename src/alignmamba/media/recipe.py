@@ -199,8 +199,9 @@ def composed(chosen: Mapping[Slot, str], settings: Mapping[str, Any]) -> ClipRea
         ConfigError: If a tool or an option is unknown, or its package or weights are missing.
     """
     given: dict[Slot, tuple[Offered, str]] = {}
+    pairs: dict[Slot, Slot] = {"words": "text", "text": "words"}  # one is nothing without the other
     for slot, said in chosen.items():
-        if said != NONE and not (slot == "words" and chosen.get("text") == NONE):
+        if said != NONE and (slot not in pairs or chosen.get(pairs[slot]) != NONE):
             given[slot] = _asked_for(slot, said)
     if not any(slot != "words" for slot in given):
         raise ConfigError("text, audio, video: found none for all of them, expected at least one modality")

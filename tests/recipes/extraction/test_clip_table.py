@@ -1,5 +1,6 @@
 """Tables of clips: where files are found, what labels make a task, who is in which split."""
 
+import os
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -45,10 +46,43 @@ def test_a_folder_without_media_is_refused(tmp_path: Path) -> None:
         media_files([tmp_path / "nowhere"])
 
 
-def test_two_files_of_one_name_are_refused(tmp_path: Path) -> None:
-    folder = folder_with(tmp_path, "a.mp4", "a.wav")
-    with pytest.raises(DataError, match="'a' appears 2 times"):
+def test_files_of_one_name_are_kept_apart(tmp_path: Path) -> None:
+    folder = folder_with(tmp_path, "a.mp4", "a.wav", "b.mp4", "x/b.mp4", "c/b.mp4")
+    assert [row.id for row in files_alone([folder]).rows] == ["a.mp4", "a.wav", "b", "c/b", "x/b"]
+    apart = [folder / "x", folder / "c"]
+    assert [row.id for row in files_alone(apart).rows] == [(each / "b.mp4").as_posix() for each in apart]
+    found = table_of(folder, "file,label\na.mp4,1\na.wav,2\nb.mp4,3\n")
+    assert [row.id for row in found.rows] == ["a.mp4", "a.wav", "b"]
+
+
+def test_a_name_that_is_not_utf8_is_refused_before_anything_is_read(tmp_path: Path) -> None:
+    folder = folder_with(tmp_path, "a.mp4")
+    (folder / os.fsdecode(b"b\xff.mp4")).touch()
+    with pytest.raises(DataError, match=r"b\\xff\.mp4: found a name that is not UTF-8"):
         files_alone([folder])
+
+
+def test_files_may_be_missing_where_clips_may_fail(tmp_path: Path) -> None:
+    folder = folder_with(tmp_path, "a.mp4")
+    table = folder / "labels.csv"
+    table.write_text("file,label\na.mp4,1\nb.mp4,2\nc.mp4,3\n", encoding="utf-8")
+    with pytest.raises(DataError, match=r"'b\.mp4' .* nor those of 1 other row; expected at most 1 missing"):
+        labelled_clips(folder, table, max_missing=1)
+    found = labelled_clips(folder, table, max_missing=2)
+    assert [row.clip.path for row in found.rows] == [folder / f"{name}.mp4" for name in "abc"]
+
+
+def test_a_file_outside_of_the_folder_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "other.mp4").touch()
+    with pytest.raises(DataError, match=r"row 1: file: '\.\./other\.mp4': expected a path within"):
+        table_of(folder_with(tmp_path, "a.mp4"), "file,label\n../other.mp4,1\n")
+
+
+def test_groups_in_several_splits_are_noted(tmp_path: Path) -> None:
+    folder = folder_with(tmp_path, "a.mp4", "b.mp4", "c.mp4")
+    rows = "file,label,split,speaker\na.mp4,1,train,ann\nb.mp4,2,test,ann\nc.mp4,3,valid,ben\n"
+    (said, _) = table_of(folder, rows).notes
+    assert said.startswith("1 of 2 groups of labels.csv lie in several splits, 'ann' first (train, test):")
 
 
 def test_rows_name_files_splits_texts_and_segments(tmp_path: Path) -> None:
@@ -67,7 +101,7 @@ def test_rows_name_files_splits_texts_and_segments(tmp_path: Path) -> None:
     assert first.target == 1.5
     assert found.task.kind == "regression"
     assert dict(first.labels) == {"mood": "glad"}
-    assert found.notes == ()
+    assert found.notes[-1:] == ("label is a number.",)
 
 
 @pytest.mark.parametrize("place", ["Raw/v1/0001.mp4", "v1/0001.webm", "v1_0001.wav"])
@@ -103,13 +137,16 @@ def test_words_are_classes_and_numbers_are_scores(tmp_path: Path) -> None:
     [
         ("name,label\na.mp4,1\n", {}, "expected a column file, or video_id and clip_id"),
         ("file,label\n", {}, "expected rows of clips"),
-        ("file,label\nc.mp4,1\n", {}, "row 1: file: 'c.mp4': found no such file"),
-        ("file,label\n../../etc/passwd,1\n", {}, "row 1: file"),
+        ("file,label\nc.mp4,1\n", {}, "row 1: found no media file 'c.mp4'"),
+        ("file,label\n../../etc/passwd,1\n", {}, "row 1: found no media file '../../etc/passwd'"),
         ("file,label\n,1\n", {}, "row 1: file: found an empty cell"),
+        ("file,label\n.,1\n", {}, "row 1: file: found '.', expected the name of a file"),
+        ("file,label\n..,1\n", {}, "row 1: found no media file '..'"),
+        ("file,label\n/no/where.mp4,1\n", {}, "row 1: found no media file '"),
         ("file,label,start,end\na.mp4,1,3,2\n", {}, "row 1: end: found 2.0, expected more than 3.0"),
         ("file,label,start\na.mp4,1,soon\n", {}, "row 1: start: found 'soon', expected seconds"),
         ("file,label,start\na.mp4,1,-1\n", {}, "row 1: start"),
-        ("file,label\na.mp4,1\na.mp4,2\n", {}, "'a' appears 2 times"),
+        ("file,label\na.mp4,1\na.mp4,2\n", {}, "'a' appears 2 times, in rows 1, 2; expected each clip once"),
         (
             "file,label\na.mp4,4\n",
             {"label_range": (-3.0, 3.0)},
@@ -142,8 +179,12 @@ def test_words_are_classes_and_numbers_are_scores(tmp_path: Path) -> None:
             "classes: found none, expected the words",
         ),
         ("file,x,start\na.mp4,-1,0\n", {"labels": ("x", "x y")}, "expected a column 'x y'"),
-        ("file,label,split\na.mp4,1,holdout\n", {}, "expected rows of the splits"),
-        ("video_id,clip_id,label\nv,1,1\n", {}, "found no media file v/1"),
+        (
+            "file,label,split\na.mp4,1,holdout\n",
+            {},
+            "split: expected rows of train, valid, test, found 'holdout' alone",
+        ),
+        ("video_id,clip_id,label\nv,1,1\n", {}, "found no media file 'v/1'"),
         ("video_id,clip_id,label\n..,a,1\n", {}, "found '..', expected the name of a video"),
     ],
 )
@@ -178,9 +219,9 @@ def test_several_columns_from_0_on_are_one_target(tmp_path: Path) -> None:
     assert str(second.target) == "(1.0, nan)"  # NaN is equal to nothing
     assert (last.id, last.target, dict(last.labels)) == ("d", None, {"label": "bad"})
     assert found.notes == (
-        "several labels: Happy, sad are one target.",
         "1 rows of labels.csv have no label and were dropped, 'c' first.",
         "1 rows of labels.csv lack the label that leads and were kept for others, 'd' first.",
+        "several labels: Happy, sad are one target.",
     )
     assert table_of(folder, "file,x\na.mp4,1\n", labels=("x",), kind="multilabel").task.classes == ("x",)
 

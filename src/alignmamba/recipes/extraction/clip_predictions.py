@@ -113,7 +113,7 @@ def predict_clips(
 
     Returns:
         What `predict` returns, with ``failed``, the number of files without a prediction, and ``notes`` on
-        readers of another version than in training.
+        readers of another version than in training, and on what files lack or hold imperfectly.
 
     Raises:
         AlignMambaError: If the run, a file, weights or the table cannot be used.
@@ -121,4 +121,4 @@ def predict_clips(
     check_table(Path(out))  # now, not after an hour of reading
     with clips_read(OpenedRun.open(run), files, reading) as read:
         report = read.table(out)
-    return {**report, "failed": read.extraction.failed, "notes": list(read.notes)}
+    return {**report, "failed": read.extraction.failed, "notes": [*read.notes, *read.extraction.remarks()]}

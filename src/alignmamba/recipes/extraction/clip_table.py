@@ -2,6 +2,7 @@
 
 import hashlib
 import math
+import os
 from collections import Counter, deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -38,6 +39,7 @@ _NO_LABELS = _OF_CLIP | {"id", "split", "mode", "group", ""}
 """Columns that are no labels."""
 _GROUPS = ("group", "speaker", "video_id")
 """Columns of groups, of which the first is taken."""
+_MOST_CLASSES_SAID = 5
 _LABEL = "label"
 """Column of the label that leads, if none is named."""
 
@@ -85,12 +87,23 @@ def media_files(paths: Sequence[Path]) -> list[Path]:
             found.append(path)
         else:
             raise DataError(f"{path}: expected a media file or a folder of them, found nothing")
+    for path in found:
+        _refuse_bytes(path)
     if not found:
         raise DataError(
             f"{', '.join(map(str, paths))}: expected media files ({', '.join(sorted(MEDIA_ENDINGS))}), found"
             " none"
         )
     return list(dict.fromkeys(found))
+
+
+def _refuse_bytes(path: Path) -> None:
+    """Refuse a name that no table can hold."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        said = os.fsencode(path).decode(errors="backslashreplace")
+        raise DataError(f"{said}: found a name that is not UTF-8, expected one that is; rename it") from None
 
 
 def _is_media(path: Path) -> bool:
@@ -100,7 +113,7 @@ def _is_media(path: Path) -> bool:
 def files_alone(paths: Sequence[Path]) -> ClipTable:
     """Clips without labels, whole files, all in test."""
     files = media_files(paths)
-    names = [_name_of(path, paths) for path in files]
+    names = _names_of(files, paths)
     _refuse_repeated(names, "files")
     rows = [
         ClipRow(id=name, clip=MediaClip(path=path), role="test")
@@ -109,10 +122,27 @@ def files_alone(paths: Sequence[Path]) -> ClipTable:
     return ClipTable(source=paths[0], task=Task(kind="regression"), rows=tuple(rows))
 
 
-def _name_of(path: Path, given: Sequence[Path]) -> str:
-    """Name of a file as an id: its path below the folder that was given, or its name."""
-    folder = next((each for each in given if each.is_dir() and path.is_relative_to(each)), path.parent)
-    return path.relative_to(folder).with_suffix("").as_posix()
+def _names_of(files: Sequence[Path], given: Sequence[Path]) -> list[str]:
+    """Names of files as ids: their paths below the folder that was given, or their names; as much of the path
+    as it takes to keep them apart.
+    """
+
+    def below(path: Path) -> Path:
+        folder = next((each for each in given if each.is_dir() and path.is_relative_to(each)), path.parent)
+        return path.relative_to(folder)
+
+    return _apart([[below(path).with_suffix(""), below(path), path] for path in files])
+
+
+def _apart(ways: Sequence[Sequence[Path]]) -> list[str]:
+    """The first name of each that no other has as well; the last where there is none."""
+    taken = [Counter(names) for names in zip(*ways, strict=True)]
+    return [
+        next(
+            (name for name, times in zip(names, taken, strict=True) if times[name] == 1), names[-1]
+        ).as_posix()
+        for names in ways
+    ]
 
 
 def labels_beside(folder: Path) -> Path | None:
@@ -124,6 +154,8 @@ def labelled_clips(
     folder: Path,
     table: Path,
     leading: LeadingConfig = LeadingConfig(),  # noqa: B008 # immutable
+    *,
+    max_missing: int = 0,
 ) -> ClipTable:
     """Clips of a table with a row for each: ``file``, or ``video_id`` and ``clip_id`` as MMSA has them.
 
@@ -131,6 +163,7 @@ def labelled_clips(
         folder: Folder of the media files.
         table: CSV or Parquet.
         leading: Columns of labels that lead, by default ``label``, and what they make. All others are kept.
+        max_missing: Rows whose file may be missing; such a clip fails when it is read.
 
     Raises:
         DataError: If a column is missing, or a cell is not what it should be; the message names the row or
@@ -147,6 +180,7 @@ def labelled_clips(
         return cells[columns[name]] if name in columns else [None] * count
 
     paths, base = _paths(folder, table, columns, cells, count)
+    _refuse_missing(folder, table, paths, max_missing)
     starts, ends = (_seconds(table, column(name), name) for name in ("start", "end"))
     ids = _ids(table, column("id"), base, starts, ends)
     groups = _groups(columns, cells, paths, count)
@@ -179,11 +213,20 @@ def labelled_clips(
                     labels={name: own[row] for name, own in kept.items()},
                 )
             )
-    if not rows:
-        raise DataError(f"{table}: expected rows of the splits {', '.join(ROLES)}, found none")
     rows, label_notes = _labelled_where_others_are(rows, table)
-    several = [f"{several_labels(task)}."] if len(chosen) > 1 and targets is not None else []
-    return ClipTable(source=table, task=task, rows=tuple(rows), notes=(*several, *split_notes, *label_notes))
+    assumed = [] if targets is None else [f"{_assumed(task, chosen)}."]
+    return ClipTable(source=table, task=task, rows=tuple(rows), notes=(*split_notes, *label_notes, *assumed))
+
+
+def _assumed(task: Task, chosen: Sequence[str]) -> str:
+    """Sentence without a full stop on what labels are taken for."""
+    if len(chosen) > 1:
+        return several_labels(task)
+    if not task.has_one_class:
+        return f"{chosen[0]} is a number"
+    some = ", ".join(map(repr, task.classes[:_MOST_CLASSES_SAID]))
+    more = ", ..." if len(task.classes) > _MOST_CLASSES_SAID else ""
+    return f"{chosen[0]} is one of {len(task.classes)} classes: {some}{more}"
 
 
 # What the columns say
@@ -199,9 +242,11 @@ def _paths(
     """File of each row, and its name as the start of an id."""
     if "file" in columns:
         names = [_text(table, "file", cells[columns["file"]][row], row) for row in range(count)]
-        return [_inside(folder, table, name, row) for row, name in enumerate(names)], [
-            Path(name).with_suffix("").as_posix() for name in names
-        ]
+        paths = [_inside(folder, table, name, row) for row, name in enumerate(names)]
+        distinct = list(dict.fromkeys(names))
+        short = _apart([[Path(name).with_suffix(""), Path(name)] for name in distinct])
+        called = dict(zip(distinct, short, strict=True))
+        return paths, [called[name] for name in names]
     if "video_id" not in columns or "clip_id" not in columns:
         raise DataError(
             f"{table}: expected a column file, or video_id and clip_id, found {list(columns.values())[:20]}"
@@ -223,10 +268,12 @@ def _text(table: Path, name: str, cell: Any, row: int) -> str:
 
 def _inside(folder: Path, table: Path, name: str, row: int) -> Path:
     """A file by its path below the folder, or below that of the table."""
+    if not Path(name).name:
+        raise DataError(f"{table}: row {row + 1}: file: found {name!r}, expected the name of a file")
     places = [base / name for base in dict.fromkeys((folder, table.parent))]
     found = next((place for place in places if is_file(place)), None)
     if found is None:
-        raise DataError(f"{table}: row {row + 1}: file: {name!r}: found no such file in {folder}")
+        return places[0]
     if not any(found.resolve().is_relative_to(base.resolve()) for base in (folder, table.parent)):
         raise DataError(f"{table}: row {row + 1}: file: {name!r}: expected a path within {folder}")
     return found
@@ -242,9 +289,19 @@ def _of_pair(folder: Path, table: Path, video: str, clip: str, row: int) -> Path
             for name in (f"{video}/{clip}{ending}", f"{video}_{clip}{ending}"):
                 if is_file(folder / base / name):
                     return folder / base / name
-    raise DataError(
-        f"{table}: row {row + 1}: found no media file {video}/{clip} in {folder} or {folder / _FOLDERS[-1]}"
-    )
+    return folder / video / clip
+
+
+def _refuse_missing(folder: Path, table: Path, paths: Sequence[Path], most: int) -> None:
+    """Refuse a table more of whose files are missing than may."""
+    missing = [row for row, path in enumerate(paths) if not is_file(path)]
+    if missing and len(missing) > most:
+        name, others = os.path.relpath(paths[missing[0]], folder), len(missing) - 1
+        also = f", nor those of {others} other row{'s' * (others > 1)}" if others else ""
+        allowed = f"; expected at most {most} missing (--max-failed)" if most or others else ""
+        raise DataError(
+            f"{table}: row {missing[0] + 1}: found no media file {name!r} in {folder}{also}{allowed}"
+        )
 
 
 def _seconds(table: Path, cells: Sequence[Any], name: str) -> list[float | None]:
@@ -283,7 +340,10 @@ def _ids(
 def _refuse_repeated(ids: Sequence[str], where: str) -> None:
     name, times = Counter(ids).most_common(1)[0]
     if times > 1:
-        raise DataError(f"{where}: {name!r} appears {times} times, expected each clip once")
+        rows = [str(row) for row, each in enumerate(ids, 1) if each == name]
+        raise DataError(
+            f"{where}: {name!r} appears {times} times, in rows {', '.join(rows[:5])}; expected each clip once"
+        )
 
 
 def _groups(
@@ -377,12 +437,18 @@ def _roles(
         known = split_roles(filter(None, said), f"{table}: {name}")
         roles = [known.get(each) for each in said]
         without = [row for row, role in enumerate(roles) if role is None]
-        if without:
-            return roles, [
+        if len(without) == len(roles):
+            others = ", ".join(map(repr, list(dict.fromkeys(said))[:5]))
+            raise DataError(f"{table}: {name}: expected rows of {', '.join(ROLES)}, found {others} alone")
+        notes = (
+            [
                 f"{len(without)} rows of {table.name} are in no split and were dropped,"
-                f" {ids[without[0]]!r} first."
+                f" {ids[without[0]]!r} first, whose {name} is {said[without[0]]!r}."
             ]
-        return roles, []
+            if without
+            else []
+        )
+        return roles, [*notes, *_torn(table, roles, groups)]
     if others is not None:
         hint = f" --label takes another column, such as {others[0]!r}." if others else ""
         return ["test"] * len(ids), [f"{table.name} has no labels: all clips are in test.{hint}"]
@@ -392,6 +458,22 @@ def _roles(
     return list(dealt), [
         f"{table.name} has no column split: {unit} were dealt into"
         f" {', '.join(f'{role} {counts[role]}' for role in ROLES if counts[role])}."
+    ]
+
+
+def _torn(table: Path, roles: Sequence[Role | None], groups: Sequence[str | None]) -> list[str]:
+    """Note on groups that lie in several splits."""
+    homes: dict[str, set[Role]] = {}
+    for role, group in zip(roles, groups, strict=True):
+        if role is not None and group is not None:
+            homes.setdefault(group, set()).add(role)
+    torn = [group for group, home in homes.items() if len(home) > 1]
+    if not torn:
+        return []
+    several = ", ".join(role for role in ROLES if role in homes[torn[0]])
+    return [
+        f"{len(torn)} of {len(homes)} groups of {table.name} lie in several splits, {torn[0]!r} first"
+        f" ({several}): scores may be too good."
     ]
 
 

@@ -70,10 +70,30 @@ class Extraction:
     present: Mapping[str, int]
     """Modality to the number of clips that have it."""
     absent: Mapping[str, str]
-    """Modality that some clip lacks to the reason of one of them."""
+    """Modality that some clip lacks to the reason of the first."""
     notes: Mapping[str, int]
     """Half a sentence on what is imperfect, to the number of clips that it concerns."""
     seconds: float
+
+    def remarks(self) -> list[str]:
+        """Sentences without a full stop on what clips lack, and on what is imperfect in them."""
+        read = self.clips - self.failed
+        lacking = {name: read - self.present.get(name, 0) for name in self.absent}
+        return [
+            *(
+                f"{clips_said(count)} without {name}{', the first' if count > 1 else ''}: {self.absent[name]}"
+                for name, count in sorted(lacking.items())
+            ),
+            *(
+                f"{clips_said(count)}: {note}"
+                for note, count in sorted(self.notes.items(), key=lambda item: -item[1])
+            ),
+        ]
+
+
+def clips_said(count: int) -> str:
+    """Number of clips, in words."""
+    return f"{count} clip{'s' * (count != 1)}"
 
 
 def store_of(out: Path) -> Path:
@@ -119,11 +139,10 @@ def extract(
     """
     began = time.perf_counter()
     engine = engine or ClipEngine()
+    _check(shard, max_failed, name)
     prepare_destination(out, overwrite=overwrite)
     store = store_of(out)
     index, count = shard
-    if not 1 <= index <= count:
-        raise ConfigError(f"shard: found {index}/{count}, expected i/n with i from 1 to n")
     _record(store, recipe, resume=resume)
     chosen = [(row, each) for row, each in enumerate(table.rows) if row % count == index - 1]
     order = ClipOrder(store=store.absolute(), recipe=recipe.model_dump_json(), models=_absolute(models))
@@ -156,10 +175,20 @@ def extract(
         cached=sum(outcome.cached for outcome in found.values()),
         failed=len(failed),
         present=present,
-        absent={name: why for outcome in read.values() for name, why in outcome.absent},
+        absent=dict(reversed([each for outcome in read.values() for each in outcome.absent])),
         notes=Counter(note for outcome in read.values() for note in set(outcome.notes)),
         seconds=time.perf_counter() - began,
     )
+
+
+def _check(shard: tuple[int, int], max_failed: int, name: str | None) -> None:
+    index, count = shard
+    if not 1 <= index <= count:
+        raise ConfigError(f"shard: found {index}/{count}, expected i/n with i from 1 to n")
+    if max_failed < 0:
+        raise ConfigError(f"max_failed: found {max_failed}, expected 0 or more")
+    if name is not None and not name.strip():
+        raise ConfigError(f"name: found {name!r}, expected text that is not empty")
 
 
 def _absolute(path: Path | None) -> Path | None:

@@ -39,13 +39,18 @@ demo: $(VENV)/.installed-run
 	@rm -rf runs/demo
 	$(BIN)/alignmamba train --data synthetic --set fit.epochs=6 --out runs/demo
 
-# From video files to a prediction, without any weights: clips are made from nothing.
-demo-video: $(VENV)/.installed-media
+# From video files to a prediction, without any weights: clips are made from nothing. ALIGNMAMBA_MEDIA_WEIGHTS may name
+# a folder with minilm/, face_landmarker.task and face.mp4: then they show that face, and these models read them.
+WEIGHTS := $(ALIGNMAMBA_MEDIA_WEIGHTS)
+CLIPS   := $(BIN)/python examples/demo_video.py $(if $(WEIGHTS),--weights $(WEIGHTS))
+READERS := $(if $(WEIGHTS),--text hf:$(WEIGHTS)/minilm --video face:$(WEIGHTS)/face_landmarker.task,--words subtitles)
+
+demo-video: $(VENV)/.installed-$(if $(WEIGHTS),models,media)
 	@rm -rf runs/demo-video
-	$(BIN)/python examples/demo_video.py runs/demo-video/clips
-	$(BIN)/alignmamba extract runs/demo-video/clips --words subtitles --workers $(WORKERS) --out runs/demo-video/corpus
+	$(CLIPS) runs/demo-video/clips
+	$(BIN)/alignmamba extract runs/demo-video/clips $(READERS) --workers $(WORKERS) --out runs/demo-video/corpus
 	$(BIN)/alignmamba train --data runs/demo-video/corpus --config examples/demo_video.yaml --out runs/demo-video/run
-	$(BIN)/python examples/demo_video.py runs/demo-video/new --seed 1 --one
+	$(CLIPS) runs/demo-video/new --seed 1 --one
 	$(BIN)/alignmamba predict runs/demo-video/run runs/demo-video/new --out runs/demo-video/predictions.csv
 	@cat runs/demo-video/predictions.csv
 
@@ -108,6 +113,10 @@ $(VENV)/.installed-run: $(VENV)/.installed-torch pyproject.toml
 
 $(VENV)/.installed-media: $(VENV)/.installed-run
 	@$(PIP) -e '.[media]'
+	@touch $@
+
+$(VENV)/.installed-models: $(VENV)/.installed-media
+	@$(PIP) -e '.[text,face]'
 	@touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed-torch pyproject.toml

@@ -17,10 +17,13 @@ import pytest
 from alignmamba import Corpus
 from alignmamba.data.inspection import inspect_corpus
 from alignmamba.formats.conversion import convert
+from alignmamba.media.clip import MediaClip
+from alignmamba.media.decoding import facts
 from alignmamba.media.language_text import LanguageText
 from alignmamba.media.tracks import Word, Words
 from alignmamba.recipes.configuration import read_config
 from alignmamba.recipes.training_run import plan
+from made_clips import write_clip
 from tiny_bert import save_tiny_bert
 from tiny_tokenizer import save_tiny_tokenizer
 
@@ -318,3 +321,36 @@ def test_mosi_is_described_without_python(tmp_path: Path) -> None:
         for one, other in zip(described.split(role), split, strict=True):
             assert one.target == other.target
             np.testing.assert_array_equal(one.features["audio"], other.features["audio"])
+
+
+def test_clips_of_the_demo_show_a_face_and_are_spoken_where_both_are_at_hand(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    demo = example("demo_video")
+    demo.make_clips(tmp_path / "plain", clips={"test": 1})
+    write_clip(tmp_path / "face.mp4", 4.0)
+    monkeypatch.setattr(demo.shutil, "which", lambda _: None)
+    demo.make_clips(tmp_path / "silent", clips={"test": 1}, weights=tmp_path)
+    monkeypatch.setattr(demo.shutil, "which", lambda name: name)
+    said = np.sin(np.arange(22_050) / 20).astype(np.float32)
+    monkeypatch.setattr(demo, "speech", lambda *_: said)
+    demo.make_clips(tmp_path / "spoken", clips={"test": 1}, weights=tmp_path)
+    found = {
+        name: {each.kind: each for each in facts(MediaClip(path=tmp_path / name / "test-000.mp4")).streams}
+        for name in ("plain", "silent", "spoken")
+    }
+    assert found["plain"]["video"].size == (64, 64)
+    assert found["silent"]["video"].size == found["spoken"]["video"].size != (64, 64)
+    assert found["spoken"]["audio"].end < 1.6 < found["silent"]["audio"].end  # the one that was said
+    assert "00:00:00,000 --> 00:00:01,990" in (tmp_path / "spoken" / "test-000.srt").read_text()
+
+
+@pytest.mark.skipif(shutil.which("espeak-ng") is None, reason="espeak-ng is not installed")
+def test_a_phrase_is_spoken_in_a_high_or_a_low_voice() -> None:
+    demo = example("demo_video")
+    high, low = (demo.speech("what a lovely day", np.random.default_rng(0), pitch) for pitch in (85, 15))
+    assert min(len(high), len(low)) >= demo.SECONDS * demo.SAMPLE_RATE
+    assert high.dtype == np.float32
+    spectra = [np.abs(np.fft.rfft(sound[8000:24000])) ** 2 for sound in (high, low)]
+    periods = [40 + int(np.argmax(np.fft.irfft(spectrum)[40:250])) for spectrum in spectra]
+    assert periods[0] < periods[1]  # in samples, of 64 to 400 hertz

@@ -64,7 +64,7 @@ class EngineVerb(Verb):
         return ClipEngine(
             kind=self.engine,
             workers=self.workers,
-            seconds=self.limit,
+            limit=self.limit,
             options=assigned(words, option="--cluster"),
         )
 
@@ -242,6 +242,7 @@ class Extract(EngineVerb):
             self.emit(
                 {
                     "clip": str(clip.path),
+                    "facts": _shown_facts(about),
                     "modalities": found,
                     "text": content.text,
                     "notes": list(content.notes),

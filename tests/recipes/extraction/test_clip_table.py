@@ -140,6 +140,7 @@ def test_words_are_classes_and_numbers_are_scores(tmp_path: Path) -> None:
         ("file,label\nc.mp4,1\n", {}, "row 1: found no media file 'c.mp4'"),
         ("file,label\n../../etc/passwd,1\n", {}, "row 1: found no media file '../../etc/passwd'"),
         ("file,label\n,1\n", {}, "row 1: file: found an empty cell"),
+        ("file,File,label\na.mp4,b.mp4,1\n", {}, "found 2 columns 'file', whatever their case, expected one"),
         ("file,label\n.,1\n", {}, "row 1: file: found '.', expected the name of a file"),
         ("file,label\n..,1\n", {}, "row 1: found no media file '..'"),
         ("file,label\n/no/where.mp4,1\n", {}, "row 1: found no media file '"),

@@ -48,7 +48,7 @@ def serve_demo(
     recipe = recipe_of(runs[0])
     for line in repeated(recipe, models=models).notes:  # refuses other weights before anybody comes
         note(line)
-    reading = ClipReading(models=models, engine=ClipEngine(seconds=limit_seconds))
+    reading = ClipReading(models=models, engine=ClipEngine(limit=limit_seconds))
     names = ", ".join(each.stored.path.name for each in runs)
     front = Front(
         question=_question(runs[0].model.config.task),

@@ -160,7 +160,7 @@ def clip_page(
     """
     with clips_read(runs[0], [clip], replace(reading, max_failed=0)) as read:
         table = None if out is None else read.table(out)
-        sight = seen_apart(clip, seconds=reading.engine.seconds)
+        sight = seen_apart(clip, seconds=reading.engine.limit)
         study = study_clip(read, runs[1:], sight, name=name or clip.name)
     content = None if clip.stat().st_size > MOST_BYTES else read_bounded(clip, limit_bytes=MOST_BYTES)
     return ClipPage(text=render(study, content, back=back), study=study, table=table)

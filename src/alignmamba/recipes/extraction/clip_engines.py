@@ -38,8 +38,8 @@ class ClipEngine(Config):
     """Processes of this machine, a SLURM array, or a Ray cluster."""
     workers: Annotated[int, Field(ge=1, le=10_000)] = 1
     """Clips that are read at the same time, each on one thread."""
-    seconds: Annotated[float, Field(gt=0)] | None = None
-    """Time after which a clip fails, on this machine; no limit where ``None``."""
+    limit: Annotated[float, Field(gt=0)] | None = None
+    """Seconds after which a clip fails, on this machine; none where ``None``."""
     options: Mapping[str, Any] = Field(default_factory=dict)
     """Options of submitit's executor, or of ``ray.init``."""
 
@@ -69,7 +69,7 @@ def _here(order: ClipOrder, work: Work, engine: ClipEngine) -> Iterator[ClipOutc
         for future, row, clip in _as_they_end(
             work,
             engine,
-            lambda row, clip: pool.schedule(read_clip, args=(order, row, clip), timeout=engine.seconds),
+            lambda row, clip: pool.schedule(read_clip, args=(order, row, clip), timeout=engine.limit),
             lambda running: wait(running, return_when=FIRST_COMPLETED).done,
         ):
             try:
@@ -78,7 +78,7 @@ def _here(order: ClipOrder, work: Work, engine: ClipEngine) -> Iterator[ClipOutc
                 yield ClipOutcome(row=row, failure=f"{clip.path}: {manner_of_end(error.exitcode)}")
             except TimeoutError:
                 yield ClipOutcome(
-                    row=row, failure=f"{clip.path}: not read within {engine.seconds:g} s, the limit"
+                    row=row, failure=f"{clip.path}: not read within {engine.limit:g} s, the limit"
                 )
 
 

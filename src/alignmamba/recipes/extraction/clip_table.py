@@ -39,9 +39,11 @@ _NO_LABELS = _OF_CLIP | {"id", "split", "mode", "group", ""}
 """Columns that are no labels."""
 _GROUPS = ("group", "speaker", "video_id")
 """Columns of groups, of which the first is taken."""
-_MOST_CLASSES_SAID = 5
 _LABEL = "label"
 """Column of the label that leads, if none is named."""
+_MEANT = _NO_LABELS.union(_GROUPS, (_LABEL,)) - {""}
+"""Columns whose meaning follows from their names."""
+_MOST_CLASSES_SAID = 5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -171,6 +173,9 @@ def labelled_clips(
     """
     names = column_names(table)
     columns = {name.strip().lower(): name for name in names}
+    for name, times in Counter(name.strip().lower() for name in names).items():
+        if times > 1 and name in _MEANT:
+            raise DataError(f"{table}: found {times} columns {name!r}, whatever their case, expected one")
     cells = read_columns(table, names)
     count = len(next(iter(cells.values()), []))
     if not count:
@@ -327,7 +332,7 @@ def _ids(
         start, end = starts[row], ends[row]
         if start is None and end is None:
             return ""
-        return f"@{start or 0:g}-{'' if end is None else f'{end:g}'}"
+        return f"@{start or 0:.12g}-{'' if end is None else f'{end:.12g}'}"
 
     ids = [
         f"{name}{segment(row)}" if is_absent(given[row]) else str(given[row]).strip()

@@ -75,7 +75,7 @@ class RunsVerb(Verb):
     )
     """Corpus directory, file that `alignmamba convert` reads, or `synthetic`, the built-in corpus."""
     preset: Annotated[str | None, arg(metavar="NAME", help_behavior_hint="(default: default)")] = None
-    """Starting options of the model: `default`, chosen by measurement, or `paper`, as published."""
+    """Starting options of the model: `default`, `paper` as published, or `0.1`, the former default."""
     config: Annotated[Path | None, arg(metavar="FILE", help_behavior_hint="(default: none)")] = None
     """YAML file of settings, for example the config.yaml of another run."""
     set: Annotated[

@@ -468,6 +468,9 @@ def test_a_database_serves_workers_of_several_directories(
         ("nonsense", "expected the URL of a database"),
         ("sqlite://", "in memory"),
         ("postgresql://me:secret@host/name", "found a password"),
+        ("postgresql://host/name?user=me&password=secret", "found a password"),
+        ("nosuch://me:secret@host/name", "found a password"),
+        ("postgresql://me:secret@host:port/name", "expected the URL of a database"),
         ("nosuch://host/name", "expected the URL of a database"),
     ],
 )
@@ -497,10 +500,26 @@ def test_another_search_and_damage_are_refused_in_one_line(
     more = planned(3)
     work(more, progress=Silent())
     assert outcomes(TuningDirectory(plan.directory))[0].trials == 3, "what was torn off is done again"
-    with journal.open("a") as file:
-        file.write("no JSON\n{}\n")
-    with pytest.raises(CheckpointError, match=r"journal\.log: damaged"):
+    whole = journal.read_bytes()
+    for damage in ("no JSON\n{}", '{"op_code": 99}', "[]", "7"):
+        journal.write_bytes(whole + damage.encode() + b"\n" + whole)
+        with pytest.raises(CheckpointError, match=r"storage .*: damaged"):
+            outcomes(TuningDirectory(plan.directory))
+    journal.unlink()
+    with pytest.raises(CheckpointError, match=r"found no journal\.log, expected the search's trials"):
         outcomes(TuningDirectory(plan.directory))
+    assert not journal.exists()
+
+
+@pytest.mark.usefixtures("untrained")
+def test_a_storage_that_cannot_be_opened_leaves_the_place_free(
+    planned: Callable[..., TuningPlan], tmp_path: Path
+) -> None:
+    with pytest.raises(CheckpointError, match=r"storage sqlite:.*unable to open"):
+        work(planned(1, storage=f"sqlite:///{tmp_path / 'nowhere' / 'a.db'}"), progress=Silent())
+    plan = planned(1, storage=f"sqlite:///{tmp_path / 'a.db'}")
+    work(plan, progress=Silent())
+    assert outcomes(TuningDirectory(plan.directory))[0].trials == 1
 
 
 def test_what_is_set_is_held_and_the_rest_is_searched(corpus: Path, tmp_path: Path) -> None:

@@ -26,6 +26,11 @@ RECORD: Final = "tuning.json"
 JOURNAL: Final = "journal.log"
 CLAIM: Final = "claim.lock"
 WORKERS: Final = "workers"
+_DAMAGE = (
+    *(json.JSONDecodeError, UnicodeDecodeError, KeyError, IndexError),
+    *(TypeError, AttributeError, AssertionError, RuntimeError),
+)
+"""Faults by which Optuna meets a line of a journal that it did not write."""
 HEARTBEAT_SECONDS: Final = 30
 """Time between two signs of life that a worker leaves in a database; after six, its trial counts as lost."""
 
@@ -118,6 +123,8 @@ class TuningDirectory:
         (self.path / WORKERS).mkdir(exist_ok=True)
         with self.claiming():
             self.refuse_other(asked)
+            if asked.storage:
+                self._storage_at(asked.storage)  # now: the record of one that cannot be opened would stay
             if (self.path / RECORD).is_file():
                 asked = replace(asked, spaces={**self.record().spaces, **asked.spaces})
             replace_file(self.path / RECORD, to_json(stamped(plain(asdict(asked)))).encode())
@@ -157,11 +164,13 @@ class TuningDirectory:
 
     def storage(self) -> Any:
         """Optuna's storage, as a `optuna.storages.BaseStorage`."""
+        return self._storage_at(self.record().storage)
+
+    def _storage_at(self, url: str) -> Any:
         require("tune", "tune", "optuna")
         import optuna
 
         optuna.logging.set_verbosity(optuna.logging.ERROR)  # progress is reported by the search itself
-        url = self.record().storage
         with storage_faults(url or str(self.path / JOURNAL)), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # heartbeats are marked as experimental
             if url:
@@ -172,6 +181,11 @@ class TuningDirectory:
             from optuna.storages.journal import JournalFileBackend
 
             return optuna.storages.JournalStorage(JournalFileBackend(str(self.path / JOURNAL)))
+
+    def refuse_gone(self) -> None:
+        """Refuse, by a `CheckpointError`, a search whose trials are gone."""
+        if not self.record().storage and not (self.path / JOURNAL).is_file():
+            raise CheckpointError(f"tuning {self.path}: found no {JOURNAL}, expected the search's trials")
 
     def drop_torn_line(self) -> None:
         """Drop what a full disk or a copy left of the journal's last line, to which more would be written."""
@@ -219,24 +233,30 @@ def checked_storage(url: str) -> str:
     from sqlalchemy.engine import make_url
     from sqlalchemy.exc import SQLAlchemyError
 
+    form = "expected the URL of a database, such as sqlite:///tuning.db"
     try:
         parts = make_url(url)
-        parts.get_dialect()
-    except (SQLAlchemyError, ImportError) as error:
-        reason = str(error).splitlines()[0]
-        raise ConfigError(
-            f"storage: found {url!r}, expected the URL of a database, such as sqlite:///tuning.db; {reason}"
-        ) from None
-    if parts.password is not None:
+    except (SQLAlchemyError, ValueError):
+        raise ConfigError(f"storage: found {url.partition(':')[0]!r} and more, {form}") from None
+    if parts.password is not None or any(_is_secret(name) for name in parts.query):
         raise ConfigError(
             "storage: found a password, which would be recorded; let the client of the database read it from"
             " its own file"
         )
+    try:
+        parts.get_dialect()
+    except (SQLAlchemyError, ImportError) as error:
+        raise ConfigError(f"storage: found {url!r}, {form}; {str(error).splitlines()[0]}") from None
     if parts.get_backend_name() == "sqlite":
         if not parts.database or parts.database == ":memory:":
             raise ConfigError("storage: found a database in memory, expected a file, as workers share it")
         parts = parts.set(database=str(Path(parts.database).resolve()))
     return parts.render_as_string()
+
+
+def _is_secret(name: str) -> bool:
+    """True for a part of a URL that holds a password, whatever a driver calls it."""
+    return any(part in name.lower() for part in ("pass", "pwd", "secret", "token"))
 
 
 @contextmanager
@@ -249,7 +269,7 @@ def storage_faults(where: str) -> Iterator[None]:
         yield
     except (SQLAlchemyError, StorageInternalError, ImportError) as error:
         raise CheckpointError(f"storage {where}: {str(error).splitlines()[0]}") from error
-    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, RuntimeError) as error:
+    except _DAMAGE as error:
         raise CheckpointError(f"storage {where}: damaged, or not of this version of Optuna") from error
     except ValueError as error:
         if "Invalid log format" not in str(error):

@@ -39,6 +39,7 @@ class MethodOutcome:
 def outcomes(directory: TuningDirectory, *, importance: bool = False) -> list[MethodOutcome]:
     """Outcome of each method, in the order in which they were asked for."""
     record = directory.record()
+    directory.refuse_gone()
     studies = studies_of(directory, record, maximise=metric_of(record.metric).higher_is_better)
     return [_outcome(name, study, importance=importance) for name, study in studies.items()]
 

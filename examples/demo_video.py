@@ -155,6 +155,8 @@ if __name__ == "__main__":
     parser.add_argument("--one", action="store_true", help="make a single clip, to be predicted")
     parser.add_argument("--weights", type=Path, help="folder with face.mp4")
     given = parser.parse_args()
+    if given.weights is not None and not (given.weights / "face.mp4").is_file():
+        parser.error(f"--weights {given.weights}: expected a folder with face.mp4, found none there")
     clips = {"test": 1} if given.one else CLIPS
     make_clips(given.destination, seed=given.seed, clips=clips, weights=given.weights)
     print(f"{sum(clips.values())} clips in {given.destination}")

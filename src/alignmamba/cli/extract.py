@@ -1,7 +1,7 @@
 """``alignmamba extract``: media files into a corpus."""
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, fields, make_dataclass, replace
 from pathlib import Path
@@ -215,7 +215,7 @@ class Extract(EngineVerb):
             raise ConfigError("labels: expected one folder of clips with them, found files")
         kind = None if self.task == "auto" else self.task
         leading = LeadingConfig(labels=self.label, kind=kind, classes=self.classes, label_range=self.range)
-        return labelled_clips(folder, table, leading, max_missing=self.max_failed)
+        return labelled_clips(folder, table, leading, max_missing=max(0, self.max_failed))
 
     def _show_clip(self) -> int:
         from alignmamba.media.clip import MediaClip
@@ -307,11 +307,8 @@ def _show(done: "Extraction", out: Path) -> None:
     names = sorted({*done.present, *done.absent})
     rows = [(name, f"{done.present.get(name, 0)} of {read}") for name in names]
     screen.print(rows_table("modalities", ("modality", "clips"), rows))
-    remarks = done.remarks()
-    for remark in remarks[:_MOST_REMARKS]:
+    for remark in first_of(done.remarks()):
         screen.print(remark, soft_wrap=True)
-    if len(remarks) > _MOST_REMARKS:
-        screen.print(f"and {len(remarks) - _MOST_REMARKS} other notes; --json has them", soft_wrap=True)
     if done.failed:
         screen.print(f"failed and dropped: {clips_said(done.failed)}, see {done.store}", soft_wrap=True)
     if done.corpus is None:
@@ -323,6 +320,13 @@ def _show(done: "Extraction", out: Path) -> None:
 
 
 _MOST_REMARKS = 8
+
+
+def first_of(remarks: Sequence[str]) -> list[str]:
+    """Remarks that a person reads, and the number of others."""
+    others = len(remarks) - _MOST_REMARKS
+    more = [f"and {others} other note{'s' * (others > 1)}; --json has them"] if others > 0 else []
+    return [*remarks[:_MOST_REMARKS], *more]
 
 
 def clip_progress() -> "ClipLines":

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from tyro.conf import Positional, arg
 
-from alignmamba.cli.extract import EngineVerb, clip_progress
+from alignmamba.cli.extract import EngineVerb, clip_progress, first_of
 from alignmamba.cli.modality_mapping import ApplyingVerb
 from alignmamba.cli.verb import say, write
 from alignmamba.errors import ConfigError
@@ -127,7 +127,7 @@ class Predict(ApplyingVerb, EngineVerb):
 
         with self._reading() as reading:
             report = predict_clips(self.directory, self.clips, out, reading)
-        for note in report["notes"]:
+        for note in first_of(report["notes"]):
             say(f"note: {note}")
         self.tell(report["modalities"], report["corpus"]["name"])
         if self.json:

@@ -49,6 +49,12 @@ def test_a_folder_without_media_is_refused(tmp_path: Path) -> None:
 def test_files_of_one_name_are_kept_apart(tmp_path: Path) -> None:
     folder = folder_with(tmp_path, "a.mp4", "a.wav", "b.mp4", "x/b.mp4", "c/b.mp4")
     assert [row.id for row in files_alone([folder]).rows] == ["a.mp4", "a.wav", "b", "c/b", "x/b"]
+    twice = [folder / "a.mp4", folder / "x" / ".." / "a.mp4"]
+    assert [row.clip.path for row in files_alone(twice).rows] == twice[:1]
+    cut = "file,label,start,end\nx/b.mp4,1,0,1\nx/b.mp4,1,1,2\nc/b.mp4,1,0,1\nc/b.mp4,1,1,1234.5678\n"
+    rows = table_of(folder, cut).rows
+    assert [row.group for row in rows] == ["x/b", "x/b", "c/b", "c/b"]
+    assert rows[-1].id == "c/b@1-1234.5678"
     apart = [folder / "x", folder / "c"]
     assert [row.id for row in files_alone(apart).rows] == [(each / "b.mp4").as_posix() for each in apart]
     found = table_of(folder, "file,label\na.mp4,1\na.wav,2\nb.mp4,3\n")
@@ -82,6 +88,8 @@ def test_groups_in_several_splits_are_noted(tmp_path: Path) -> None:
     folder = folder_with(tmp_path, "a.mp4", "b.mp4", "c.mp4")
     rows = "file,label,split,speaker\na.mp4,1,train,ann\nb.mp4,2,test,ann\nc.mp4,3,valid,ben\n"
     (said, _) = table_of(folder, rows).notes
+    dropped = "file,label,split,speaker\na.mp4,1,train,ann\nb.mp4,,test,ann\nc.mp4,3,test,ben\n"
+    assert not any("several splits" in note for note in table_of(folder, dropped).notes)
     assert said.startswith("1 of 2 groups of labels.csv lie in several splits, 'ann' first (train, test):")
 
 
@@ -224,7 +232,9 @@ def test_several_columns_from_0_on_are_one_target(tmp_path: Path) -> None:
         "1 rows of labels.csv lack the label that leads and were kept for others, 'd' first.",
         "several labels: Happy, sad are one target.",
     )
-    assert table_of(folder, "file,x\na.mp4,1\n", labels=("x",), kind="multilabel").task.classes == ("x",)
+    single = table_of(folder, "file,x\na.mp4,1\n", labels=("x",), kind="multilabel")
+    assert single.task.classes == ("x",)
+    assert single.notes[-1] == "x is there or not."
 
 
 def test_of_other_columns_the_first_leads(tmp_path: Path) -> None:

@@ -35,8 +35,11 @@ with interruptible(), listening_at(0) as listening:
 HASTY = SLOW.replace(
     "with interruptible",
     """
+unsent = threading.Lock()
+
 def run(self):
-    os.kill(os.getpid(), signal.SIGTERM)
+    if unsent.acquire(blocking=False):
+        os.kill(os.getpid(), signal.SIGTERM)
     began(self)
 
 began, threading.Thread.run = threading.Thread.run, run

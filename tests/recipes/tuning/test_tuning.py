@@ -93,6 +93,10 @@ def _by_rate(plan: TuningPlan, name: str, trial: optuna.Trial) -> float:
     return settings["fit.learning_rate"]
 
 
+_DIRECTION = '{"op_code": 0, "worker_id": "q", "study_name": "b", "directions": [9]}'
+"""A line of a journal that Optuna can read and not apply."""
+
+
 @pytest.fixture
 def untrained(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tuning_worker, "run_trial", _by_rate)
@@ -470,6 +474,8 @@ def test_a_database_serves_workers_of_several_directories(
         ("postgresql://me:secret@host/name", "found a password"),
         ("postgresql://host/name?user=me&password=secret", "found a password"),
         ("nosuch://me:secret@host/name", "found a password"),
+        ("mssql+pyodbc:///?odbc_connect=DRIVER%3Dx%3BUID%3Dme%3BPWD%3Dsecret", "found a password"),
+        ("nosuch://host/name?passfile=/home/me/.pgpass", "expected the URL of a database"),
         ("postgresql://me:secret@host:port/name", "expected the URL of a database"),
         ("nosuch://host/name", "expected the URL of a database"),
     ],
@@ -501,7 +507,7 @@ def test_another_search_and_damage_are_refused_in_one_line(
     work(more, progress=Silent())
     assert outcomes(TuningDirectory(plan.directory))[0].trials == 3, "what was torn off is done again"
     whole = journal.read_bytes()
-    for damage in ("no JSON\n{}", '{"op_code": 99}', "[]", "7"):
+    for damage in ("no JSON\n{}", '{"op_code": 99}', "[]", "7", _DIRECTION):
         journal.write_bytes(whole + damage.encode() + b"\n" + whole)
         with pytest.raises(CheckpointError, match=r"storage .*: damaged"):
             outcomes(TuningDirectory(plan.directory))

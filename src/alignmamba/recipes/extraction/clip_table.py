@@ -96,7 +96,8 @@ def media_files(paths: Sequence[Path]) -> list[Path]:
             f"{', '.join(map(str, paths))}: expected media files ({', '.join(sorted(MEDIA_ENDINGS))}), found"
             " none"
         )
-    return list(dict.fromkeys(found))
+    distinct = {os.path.normpath(path.absolute()): path for path in reversed(found)}  # however it is spelled
+    return list(reversed(distinct.values()))
 
 
 def _refuse_bytes(path: Path) -> None:
@@ -188,7 +189,7 @@ def labelled_clips(
     _refuse_missing(folder, table, paths, max_missing)
     starts, ends = (_seconds(table, column(name), name) for name in ("start", "end"))
     ids = _ids(table, column("id"), base, starts, ends)
-    groups = _groups(columns, cells, paths, count)
+    groups = _groups(columns, cells, paths, base)
     chosen = _chosen(table, names, leading.labels)
     kind = leading.kind or ("classification" if leading.classes and len(chosen) == 1 else None)
     labels = {name: further_labels(cells[name]) for name in names if name.strip().lower() not in _NO_LABELS}
@@ -220,13 +221,16 @@ def labelled_clips(
             )
     rows, label_notes = _labelled_where_others_are(rows, table)
     assumed = [] if targets is None else [f"{_assumed(task, chosen)}."]
-    return ClipTable(source=table, task=task, rows=tuple(rows), notes=(*split_notes, *label_notes, *assumed))
+    notes = (*split_notes, *label_notes, *_torn(table, rows), *assumed)
+    return ClipTable(source=table, task=task, rows=tuple(rows), notes=notes)
 
 
 def _assumed(task: Task, chosen: Sequence[str]) -> str:
     """Sentence without a full stop on what labels are taken for."""
     if len(chosen) > 1:
         return several_labels(task)
+    if task.kind == "multilabel":
+        return f"{chosen[0]} is there or not"
     if not task.has_one_class:
         return f"{chosen[0]} is a number"
     some = ", ".join(map(repr, task.classes[:_MOST_CLASSES_SAID]))
@@ -352,15 +356,15 @@ def _refuse_repeated(ids: Sequence[str], where: str) -> None:
 
 
 def _groups(
-    columns: Mapping[str, str], cells: Mapping[str, Sequence[Any]], paths: Sequence[Path], count: int
+    columns: Mapping[str, str], cells: Mapping[str, Sequence[Any]], paths: Sequence[Path], base: Sequence[str]
 ) -> list[str | None]:
     """Group of each row: a column, or the file of which rows are segments."""
     name = next((name for name in _GROUPS if name in columns), None)
     if name is not None:
         found = cells[columns[name]]
-        return [None if is_absent(found[row]) else str(found[row]).strip() for row in range(count)]
+        return [None if is_absent(cell) else str(cell).strip() for cell in found]
     several = {path for path, times in Counter(paths).items() if times > 1}
-    return [path.stem if path in several else None for path in paths]
+    return [file if path in several else None for path, file in zip(paths, base, strict=True)]
 
 
 def _chosen(table: Path, names: Sequence[str], asked: Sequence[str]) -> tuple[str, ...]:
@@ -453,7 +457,7 @@ def _roles(
             if without
             else []
         )
-        return roles, [*notes, *_torn(table, roles, groups)]
+        return roles, notes
     if others is not None:
         hint = f" --label takes another column, such as {others[0]!r}." if others else ""
         return ["test"] * len(ids), [f"{table.name} has no labels: all clips are in test.{hint}"]
@@ -466,12 +470,12 @@ def _roles(
     ]
 
 
-def _torn(table: Path, roles: Sequence[Role | None], groups: Sequence[str | None]) -> list[str]:
+def _torn(table: Path, rows: Sequence[ClipRow]) -> list[str]:
     """Note on groups that lie in several splits."""
     homes: dict[str, set[Role]] = {}
-    for role, group in zip(roles, groups, strict=True):
-        if role is not None and group is not None:
-            homes.setdefault(group, set()).add(role)
+    for row in rows:
+        if row.group is not None:
+            homes.setdefault(row.group, set()).add(row.role)
     torn = [group for group, home in homes.items() if len(home) > 1]
     if not torn:
         return []

@@ -160,7 +160,7 @@ def extract(
         raise ClipsFailedError(
             [outcome.failure for _, outcome in failed], of=len(chosen), most=max_failed, listed=store / FAILED
         )
-    read = {table.rows[row].id: outcome for row, outcome in found.items() if not outcome.failure}
+    read = {each.id: found[row] for row, each in chosen if not found[row].failure}
     present = Counter(name for outcome in read.values() for name in outcome.present)
     corpus = None
     if shard == (1, 1):

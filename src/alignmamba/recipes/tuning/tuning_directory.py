@@ -6,6 +6,7 @@ holds a lock in ``workers`` as long as it lives.
 
 import hashlib
 import json
+import re
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -26,10 +27,7 @@ RECORD: Final = "tuning.json"
 JOURNAL: Final = "journal.log"
 CLAIM: Final = "claim.lock"
 WORKERS: Final = "workers"
-_DAMAGE = (
-    *(json.JSONDecodeError, UnicodeDecodeError, KeyError, IndexError),
-    *(TypeError, AttributeError, AssertionError, RuntimeError),
-)
+_DAMAGE = (ValueError, LookupError, TypeError, AttributeError, AssertionError, RuntimeError)
 """Faults by which Optuna meets a line of a journal that it did not write."""
 HEARTBEAT_SECONDS: Final = 30
 """Time between two signs of life that a worker leaves in a database; after six, its trial counts as lost."""
@@ -238,7 +236,7 @@ def checked_storage(url: str) -> str:
         parts = make_url(url)
     except (SQLAlchemyError, ValueError):
         raise ConfigError(f"storage: found {url.partition(':')[0]!r} and more, {form}") from None
-    if parts.password is not None or any(_is_secret(name) for name in parts.query):
+    if parts.password is not None or any(_is_secret(*each) for each in parts.query.items()):
         raise ConfigError(
             "storage: found a password, which would be recorded; let the client of the database read it from"
             " its own file"
@@ -254,9 +252,10 @@ def checked_storage(url: str) -> str:
     return parts.render_as_string()
 
 
-def _is_secret(name: str) -> bool:
-    """True for a part of a URL that holds a password, whatever a driver calls it."""
-    return any(part in name.lower() for part in ("pass", "pwd", "secret", "token"))
+def _is_secret(name: str, value: Any) -> bool:
+    """True for a part of a URL that is a password, or holds one as those of ODBC do."""
+    named = name.lower() in ("password", "passwd", "pwd", "sslpassword")
+    return named or re.search(r"(?i)\b(pwd|password)\s*=", str(value)) is not None
 
 
 @contextmanager
@@ -271,7 +270,3 @@ def storage_faults(where: str) -> Iterator[None]:
         raise CheckpointError(f"storage {where}: {str(error).splitlines()[0]}") from error
     except _DAMAGE as error:
         raise CheckpointError(f"storage {where}: damaged, or not of this version of Optuna") from error
-    except ValueError as error:
-        if "Invalid log format" not in str(error):
-            raise
-        raise CheckpointError(f"storage {where}: damaged: {error}") from error

@@ -121,10 +121,10 @@ class TuningDirectory:
         (self.path / WORKERS).mkdir(exist_ok=True)
         with self.claiming():
             self.refuse_other(asked)
-            if asked.storage:
-                self._storage_at(asked.storage)  # now: the record of one that cannot be opened would stay
             if (self.path / RECORD).is_file():
                 asked = replace(asked, spaces={**self.record().spaces, **asked.spaces})
+            elif asked.storage:
+                self._storage_at(asked.storage)  # now: the record of one that cannot be opened would stay
             replace_file(self.path / RECORD, to_json(stamped(plain(asdict(asked)))).encode())
         return asked
 

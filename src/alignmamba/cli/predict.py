@@ -79,6 +79,9 @@ class Predict(ApplyingVerb, EngineVerb):
             raise ConfigError("predict: expected --data PATH, a corpus, or media files, found neither")
         if self.also and self.html is None:
             raise ConfigError("also: goes with --html, whose page shows several runs")
+        for name in () if self.clips else ("models", "workers", "engine", "cluster", "limit", "max_failed"):
+            if getattr(self, name) != getattr(type(self), name):
+                raise ConfigError(f"{name.replace('_', '-')}: goes with media files, found --data alone")
         others = (("data", self.data), ("split", self.split), ("nonfinite", self.nonfinite))
         for name, given in others if self.clips else ():
             if given is not None:

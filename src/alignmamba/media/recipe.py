@@ -227,8 +227,11 @@ def repeated(recipe: Recipe, *, models: Path | None = None) -> ClipReader:
         models: Folder in which files and folders of weights lie now, under the names that they had.
 
     Raises:
-        ConfigError: If a tool is not there, or its weights are others than those of the recipe.
+        ConfigError: If a tool is not there, or its weights are others than those of the recipe, or `models`
+            is given for tools without weights.
     """
+    if models is not None and not any(part.path for part in recipe.parts().values()):
+        raise ConfigError(f"models: found {models}, expected none, as no reader of the recipe has weights")
     made, notes = {}, []
     for slot, part in recipe.parts().items():
         which = by_name(slot, part.name)

@@ -64,7 +64,13 @@ def test_each_method_has_its_own_best_settings_over_those_of_the_call(
     tuned = search(MODEL, "late-fusion")
     best = {each.method: each.settings for each in outcomes(TuningDirectory(tuned))}
     base = check_config({"data": str(corpus), "model": MODEL, "fit": {"learning_rate": 0.5, "patience": 3}})
-    cells = _cells(tuned, tmp_path / "grid", base, MODEL, "late-fusion")
+    asked = ComparisonOptions(models=(MODEL, "late-fusion"), tuned=(str(tuned),), seeds=2)
+    plan = plan_experiment(asked, base, out=tmp_path / "grid")
+    assert [note for note in plan.notes if "gives way" in note] == [
+        f"fit.learning_rate=0.5 gives way to what the search found or held, for {MODEL}, late-fusion",
+        f"fit.patience=3 gives way to what the search found or held, for {MODEL}, late-fusion",
+    ], "and nothing of what the call and the search share"
+    cells = plan.cells
     rows = {row: [each for each in cells if each.row == row] for row in dict.fromkeys(c.row for c in cells)}
     assert list(rows) == [MODEL, "late-fusion", "text alone", "audio alone", "best-constant", "pooled-linear"]
     for name, settings in best.items():

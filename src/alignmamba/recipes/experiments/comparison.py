@@ -12,8 +12,8 @@ from alignmamba.errors import ConfigError
 from alignmamba.evaluation.metrics import score
 from alignmamba.evaluation.tables import Entry, ResultTable
 from alignmamba.extras import require
-from alignmamba.methods import REFERENCES
-from alignmamba.recipes.configuration import RunConfig
+from alignmamba.methods import METHODS, REFERENCES
+from alignmamba.recipes.configuration import RunConfig, dotted
 from alignmamba.recipes.experiments.cells import Analysis, Cell, ExperimentRecord, cell
 from alignmamba.recipes.experiments.columns import metrics_table, of_each_target, plain_table
 from alignmamba.recipes.experiments.experiment_kind import (
@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
 _OF_A_LABEL: Final = ("accuracy", "accuracy_weighted", "f1_weighted")
 """Scores of single labels that have a column."""
+_OF_TRAINING: Final = ("fit.", "loader.", "options.")
+"""Beginnings of settings in whose place a comparison may take those of a search."""
 
 
 class BesideOptions(MethodsOptions):
@@ -123,6 +125,22 @@ class Comparison(GridExperiment[ComparisonOptions, Analysis]):
                 " more"
             )
 
+    def notes(self, asked: ComparisonOptions, base: RunConfig, cells: Sequence[Cell]) -> Iterator[str]:
+        """Settings that were asked for and give way to those of a search."""
+        if not asked.tuned:
+            return
+        given = dict(dotted(base.model_dump(mode="json", exclude_unset=True)))
+        replaced: dict[str, dict[str, None]] = {}
+        for each in cells:
+            own = _settings(of_model(base, each.row)) if each.row in METHODS else {}
+            searched = _settings(each.config)
+            for key in given.keys() & own.keys():
+                if key.startswith(_OF_TRAINING) and searched.get(key, own[key]) != own[key]:
+                    replaced.setdefault(key, {})[each.row] = None
+        for key in (each for each in given if each in replaced):
+            rows = ", ".join(replaced[key])
+            yield f"{key}={given[key]} gives way to what the search found or held, for {rows}"
+
     def facts(self, asked: ComparisonOptions, corpus: Corpus) -> Mapping[str, Any]:
         """Number of trials and cost of the search whose settings are used."""
         del corpus
@@ -154,6 +172,11 @@ class Comparison(GridExperiment[ComparisonOptions, Analysis]):
             ),
         )
         yield from variance_tables(grid)
+
+
+def _settings(run: RunConfig) -> dict[str, Any]:
+    """Settings of a run by dotted key."""
+    return dict(dotted(run.model_dump(mode="json")))
 
 
 def _scores(grid: Grid) -> Iterator[ResultTable]:

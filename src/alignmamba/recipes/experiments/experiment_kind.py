@@ -105,6 +105,11 @@ class GridExperiment(Experiment[GridOptionsT], Generic[GridOptionsT, AnalysisT])
         for run in drawn(asked, base):
             yield from self.cells(asked, run, corpus)
 
+    def notes(self, asked: GridOptionsT, base: RunConfig, cells: Sequence[Cell]) -> Iterator[str]:
+        """Sentences on where runs differ from what was asked for."""
+        del asked, base, cells
+        yield from ()
+
     def facts(self, asked: GridOptionsT, corpus: Corpus) -> Mapping[str, Any]:
         """Record in ``experiment.json`` besides options and corpus."""
         del asked, corpus

@@ -102,6 +102,7 @@ def plan_experiment(options: GridOptions, base: RunConfig, *, out: str | Path) -
     require("experiment", "experiments", "scipy")
     refuse_missing_extras(base)
     refuse_pretraining(base, "an experiment")
+    asked = base
     if options.folds:
         base = of_folds(base, options.folds)[0]  # what holds for its corpus is taken to hold for all folds
     made = prepared(base, seeds=range(1, options.seeds))
@@ -129,6 +130,7 @@ def plan_experiment(options: GridOptions, base: RunConfig, *, out: str | Path) -
         notes=(
             *made.notes,
             *clock_note(made.config, base),
+            *grid_of(options).notes(options, asked, cells),
             *(f"{name} is not compared: {why}" for name, why in left_out.items()),
         ),
     )

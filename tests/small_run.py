@@ -37,8 +37,11 @@ def write_small_corpus(
     sizes: Mapping[Role, int] = SIZES,
     seed: int = 0,
     kind: str = "classification",
+    groups: int = 0,
 ) -> Corpus:
-    """Text and audio that both shift with the label; audio is missing from every fifth sample."""
+    """Text and audio that both shift with the label; audio is missing from every fifth sample. Samples are
+    in turn of so many `groups` a split, if any.
+    """
     random = np.random.default_rng(seed)
     splits: dict[Role, dict[str, Any]] = {}
     for role, size in sizes.items():
@@ -57,6 +60,7 @@ def write_small_corpus(
                 ],
             },
             "targets": targets if labelled else None,
+            "groups": [f"{role} {row % groups}" for row in range(size)] if groups else None,
         }
     task = (
         Task(kind="classification", classes=CLASSES)

@@ -13,7 +13,7 @@ from scipy import stats as oracle
 from alignmamba.contracts import Predictions, Task
 from alignmamba.errors import ConfigError, DataError
 from alignmamba.evaluation.metrics import score
-from alignmamba.evaluation.seed_variance import RowMetric, Scores, scores_of
+from alignmamba.evaluation.seed_variance import Grouped, RowMetric, Scores, scores_of
 from alignmamba.evaluation.statistics import (
     compare_to,
     compare_to_best,
@@ -698,6 +698,62 @@ def test_without_scipy_one_line_says_what_to_install(monkeypatch: pytest.MonkeyP
         match=r"^statistics: scipy is not installed, try: pip install 'alignmamba\[experiments\]'$",
     ):
         over_seeds([1.0, 2.0, 4.0])
+
+
+# --- samples in groups --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("shape", [np.asarray, as_row_metric])
+def test_a_sample_that_comes_twice_is_no_second_one(shape: Callable[[Array], Scores]) -> None:
+    once = generator(3).normal(size=(3, 60))
+    groups = np.repeat(np.arange(60), 2)
+    other = once + generator(4).normal(0.3, 1, size=once.shape)
+
+    def grouped(values: Array) -> Grouped:
+        return Grouped(scores=shape(np.repeat(values, 2, axis=1)), groups=groups)  # type: ignore[arg-type]
+
+    alone, in_pairs = interval(shape(once)), interval(grouped(once))
+    assert (in_pairs.low, in_pairs.high) == (pytest.approx(alone.low), pytest.approx(alone.high))
+    assert paired_bootstrap(grouped(once), grouped(other)).p_value == pytest.approx(
+        paired_bootstrap(shape(once), shape(other)).p_value
+    )
+
+
+def test_two_groups_worked_on_paper() -> None:
+    """Of 1, 1, 0 and 0, 0 the mean is .4: influences .8 and -.8 of groups of 3 and 2, variance 2 / 1 times
+    their squares over 5², .0512.
+    """
+    found = interval(Grouped(scores=np.array([1.0, 1, 0, 0, 0]), groups=np.array([0, 0, 0, 1, 1])))
+    reach = 12.706205 * math.sqrt(0.0512 * 2)
+    assert found.high == pytest.approx(0.4 + reach, rel=1e-6)
+
+
+@pytest.mark.parametrize("grouped", [True, False])
+def test_intervals_and_tests_of_new_groups_hold_where_whole_groups_are_drawn(grouped: bool) -> None:
+    """20 speakers of 20 samples, of whom each is harder or easier for each method."""
+    draw, hits, wrong, runs = generator(8), 0, 0, 400
+    groups = np.repeat(np.arange(20), 20)
+    nodes = draw.normal(size=200_000)
+    truth = float((1 / (1 + np.exp(-(0.8 + 0.8 * nodes)))).mean())
+    for _ in range(runs):
+        chance = 1 / (1 + np.exp(-(0.8 + 0.8 * draw.normal(size=(2, 20)))))
+        right = (draw.random((2, 400)) < np.repeat(chance, 20, axis=1)).astype(np.float64)
+        a, b = (Grouped(scores=each[None], groups=groups) if grouped else each[None] for each in right)
+        found = interval(a, bounds=SHARE)
+        hits += found.low <= truth <= found.high  # type: ignore[operator]
+        wrong += paired_bootstrap(a, b).p_value < 0.05
+    covered, erred = hits / runs, wrong / runs
+    assert (0.90 <= covered <= 0.99 and erred <= 0.08) if grouped else (covered < 0.85 and erred > 0.12)
+
+
+def test_one_seed_in_groups_has_no_exact_test() -> None:
+    right = {"a": np.array([[1.0, 0] * 20]), "b": np.ones((1, 40))}
+    pairs = {name: Grouped(scores=each, groups=np.arange(40) // 2) for name, each in right.items()}
+    exact = compare_to("b", right)["a"].adjusted_p_value
+    assert exact == pytest.approx(mcnemar_exact(right["a"][0], right["b"][0]))
+    assert compare_to("b", pairs)["a"].adjusted_p_value == 0.0, "every group has one right of two"
+    with pytest.raises(DataError, match="groups: expected samples of two or more, found one"):
+        interval(Grouped(scores=np.ones((1, 40)), groups=np.zeros(40, dtype=np.int64)))
 
 
 # --- folds that share training samples ----------------------------------------------------------------------

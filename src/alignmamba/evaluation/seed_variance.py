@@ -30,15 +30,26 @@ class RowMetric:
     """Number of rows."""
 
 
-Scores: TypeAlias = ArrayLike | RowMetric
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Grouped:
+    """Scores of samples that are not independent, of which whole groups are drawn."""
+
+    scores: ArrayLike | RowMetric
+    groups: NDArray[np.int64]
+    """(samples,) number of the group of each, from 0 without gaps."""
+
+
+Scores: TypeAlias = ArrayLike | RowMetric | Grouped
 """Scores of one method: (seeds, samples), or (samples,) for one seed, of per-sample scores; or a metric of
-rows.
+rows; or either of samples in groups.
 """
 
 
-def scores_of(task: Task | Target, runs: Sequence[Predictions], metric: str) -> Scores:
+def scores_of(
+    task: Task | Target, runs: Sequence[Predictions], metric: str, *, groups: Mapping[str, str] | None = None
+) -> Scores:
     """Scores of a method's runs, one per seed and of the same samples: (seeds, samples) where the metric is a
-    mean over samples, a `RowMetric` otherwise.
+    mean over samples, a `RowMetric` otherwise; `Grouped` where `groups` names the group of each id.
 
     Raises:
         ConfigError: If the task has no such metric.
@@ -50,9 +61,15 @@ def scores_of(task: Task | Target, runs: Sequence[Predictions], metric: str) -> 
         raise DataError("runs: expected predictions of the same samples in the same order for every seed")
     runs = [known_part(task, run) for run in runs]
     scores = [each for each in (sample_scores(task, run, metric) for run in runs) if each is not None]
-    if scores:
-        return np.stack(scores)
-    return RowMetric(runs=tuple(row_metric(task, run, metric) for run in runs), samples=len(runs[0].ids))
+    found: NDArray[np.float64] | RowMetric = (
+        np.stack(scores)
+        if scores
+        else RowMetric(runs=tuple(row_metric(task, run, metric) for run in runs), samples=len(runs[0].ids))
+    )
+    if not groups or not runs[0].ids:
+        return found
+    names = [groups[identity] for identity in runs[0].ids]
+    return Grouped(scores=found, groups=np.unique(names, return_inverse=True)[1].reshape(-1))
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,9 +82,9 @@ class Runs:
     """
 
     observed: NDArray[np.float64]  # (seeds,)
-    spread: NDArray[np.float64]  # (seeds, samples or resamples)
+    spread: NDArray[np.float64]  # (seeds, samples, groups or resamples)
     scale: float
-    samples: int
+    samples: int  # groups where whole ones are drawn
     binary: NDArray[np.float64] | None  # (samples,) of one run that is right or wrong sample by sample
 
     @property
@@ -114,9 +131,11 @@ def refuse_undefined(found: Mapping[str, Runs]) -> None:
 
 
 def _measure(name: str, scores: Scores, *, seed: int, resamples: int) -> Runs:
-    if isinstance(scores, RowMetric):
-        return _resampled(name, scores, seed=seed, resamples=resamples)
-    values = np.atleast_2d(np.asarray(scores, dtype=np.float64))
+    groups = scores.groups if isinstance(scores, Grouped) else None
+    found = scores.scores if isinstance(scores, Grouped) else scores
+    if isinstance(found, RowMetric):
+        return _resampled(name, found, groups, seed=seed, resamples=resamples)
+    values = np.atleast_2d(np.asarray(found, dtype=np.float64))
     if values.ndim != 2 or values.shape[0] == 0 or values.shape[1] == 1:
         raise DataError(
             f"{name}: expected (seeds, samples) with two samples or more, found shape {values.shape}"
@@ -126,29 +145,60 @@ def _measure(name: str, scores: Scores, *, seed: int, resamples: int) -> Runs:
     seeds, samples = values.shape
     if samples == 0:
         return Runs(np.full(seeds, np.nan), values, 1.0, samples, None)
+    if groups is not None:
+        return _in_groups(values, groups)
     binary = values[0] if seeds == 1 and is_binary(values) else None
     return Runs(values.mean(axis=1), values, 1.0 / (samples - 1), samples, binary)
 
 
-def _resampled(name: str, metric: RowMetric, *, seed: int, resamples: int) -> Runs:
-    """A metric of rows on the samples and on resamples of them."""
+def _in_groups(values: NDArray[np.float64], groups: NDArray[np.int64]) -> Runs:
+    """Means over samples, (seeds, samples), whose variance is that of the influence of whole groups."""
+    number = _number_of(groups)
+    away = values - values.mean(axis=1, keepdims=True)
+    influence = np.stack([np.bincount(groups, weights=run, minlength=number) for run in away])
+    spread = influence * (number / values.shape[1])
+    return Runs(values.mean(axis=1), spread, 1.0 / (number - 1), number, None)
+
+
+def _resampled(
+    name: str, metric: RowMetric, groups: NDArray[np.int64] | None, *, seed: int, resamples: int
+) -> Runs:
+    """A metric of rows on the samples and on resamples of them, or of their groups."""
     samples = at_least("samples", metric.samples, 2)
+    units = samples if groups is None else _number_of(groups)
     if not metric.runs:
         raise DataError(f"{name}: expected one run or more, found none")
     observed = np.array([run(np.arange(samples)) for run in metric.runs], dtype=np.float64)
     drawn = np.full((observed.size, at_least("resamples", resamples, 2)), np.nan)
     if np.isfinite(observed).all():
-        for place, rows in enumerate(_resampled_rows(samples, resamples, seed)):
+        members = None if groups is None else _members(groups, units)
+        for place, units_drawn in enumerate(_resampled_rows(units, resamples, seed)):
+            rows = units_drawn if members is None else np.concatenate([members[each] for each in units_drawn])
             drawn[:, place] = [run(rows) for run in metric.runs]
-    return Runs(observed, drawn, 1.0, samples, None)
+    return Runs(observed, drawn, 1.0, units, None)
 
 
-def _resampled_rows(samples: int, resamples: int, seed: int) -> Iterator[NDArray[np.int64]]:
-    """Rows drawn as `scipy.stats.bootstrap` draws them; the same for every statistic of one seed."""
+def _number_of(groups: NDArray[np.int64]) -> int:
+    number = int(groups.max()) + 1
+    if number < 2:
+        raise DataError("groups: expected samples of two or more, found one")
+    return number
+
+
+def _members(groups: NDArray[np.int64], number: int) -> list[NDArray[np.int64]]:
+    """Rows of each group."""
+    sizes = np.bincount(groups, minlength=number)
+    return np.split(np.argsort(groups, kind="stable"), np.cumsum(sizes)[:-1])
+
+
+def _resampled_rows(units: int, resamples: int, seed: int) -> Iterator[NDArray[np.int64]]:
+    """Rows or groups drawn as `scipy.stats.bootstrap` draws rows; the same for every statistic of one
+    seed.
+    """
     generator = np.random.default_rng(seed)
-    piece = max(1, _PIECE // samples)
+    piece = max(1, _PIECE // units)
     for start in range(0, resamples, piece):
-        yield from generator.integers(0, samples, size=(min(piece, resamples - start), samples))
+        yield from generator.integers(0, units, size=(min(piece, resamples - start), units))
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,9 +2,13 @@
 
 import math
 from collections.abc import Mapping
+from typing import Final
 
 from alignmamba.evaluation.seed_variance import at_least
 from alignmamba.evaluation.statistics import FEWEST_SEEDS, Standing, fold_inflation, refuse_outside
+
+FEWEST_GROUPS: Final = 10
+"""Groups of test samples from which on whole ones are drawn: of fewer, what they vary by is hardly known."""
 
 
 def power_note(name: str, samples: int, accuracy: float) -> str:
@@ -89,4 +93,15 @@ def folds_note(folds: int) -> str:
         f"Each seed is {folds} runs, whose test predictions together cover every sample once. Folds share"
         f" training samples: in intervals and tests the variance by samples is {fold_inflation(folds):.2f}"
         f" times what it would be otherwise, 1 + K n_test / n_train (Nadeau & Bengio, 2003)."
+    )
+
+
+def groups_note(groups: int) -> str:
+    """Sentences on what intervals and tests draw where test samples come in groups."""
+    come = f"Test samples come in {groups} group{'s' * (groups > 1)}, such as speakers or videos:"
+    if groups >= FEWEST_GROUPS:
+        return f"{come} intervals and tests draw whole groups."
+    return (
+        f"{come} too few to draw whole ones. Intervals and tests draw single samples, so they hold for these"
+        " groups; for others they are too narrow."
     )

@@ -21,6 +21,7 @@ from alignmamba.contracts import Batch, Output, ScalesTargets, Target, TargetSca
 from alignmamba.errors import ConfigError, ShapeError
 from alignmamba.training.batches import BatchSource
 from alignmamba.training.concordance import Moments, Pairs
+from alignmamba.training.pairs import mean_present
 
 RegressionLoss = Literal["l1", "mse", "huber", "ccc"]
 
@@ -267,7 +268,7 @@ class Objective(nn.Module, ABC):
                     said, truth, known = (each.flatten(0, 1) for each in (said, truth, known))
                 error = self._target_error(target, said, truth, known, scale)
             if target.tokens is not None:
-                error = _mean_known(error.view_as(one), one)
+                error = mean_present(error.view_as(one), one)
             losses[term] = target.weight * error
         return losses
 
@@ -401,7 +402,7 @@ class Objective(nn.Module, ABC):
         """
         each = torch.stack([self.task_loss(said, targets) for said in alone.predictions.values()], 1)
         present = torch.stack([alone.present[name] for name in alone.predictions], 1)
-        return self.task_weight * alone.weight * _mean_known(each, present)
+        return self.task_weight * alone.weight * mean_present(each, present)
 
     @property
     def _least_dtype(self) -> torch.dtype:
@@ -427,11 +428,6 @@ def _label_errors(said: Tensor, truth: Tensor, gamma: float) -> Tensor:
     truth = truth.to(logits.dtype)
     each = functional.binary_cross_entropy_with_logits(logits, truth, reduction="none")
     return each * (1 - (-each).exp()).clamp(min=0) ** gamma if gamma else each
-
-
-def _mean_known(each: Tensor, known: Tensor) -> Tensor:
-    """Mean over the last axis of what is known, 0 where nothing is."""
-    return (each * known).sum(-1) / known.sum(-1).clamp(min=1)
 
 
 def _at_least_float32(value: Tensor) -> Tensor:

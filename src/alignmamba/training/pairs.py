@@ -58,8 +58,8 @@ def total(terms: list[Tensor], like: Tensor, *, mean: bool = False) -> Tensor:
 
 
 def mean_present(values: Tensor, present: Tensor) -> Tensor:
-    """(batch, modality) to its mean over the modalities of each sample, (batch,)."""
-    return (values * present).sum(1) / present.sum(1).clamp(min=1)
+    """Mean over the last axis, of modalities or tokens, of what a sample has; 0 where it has nothing."""
+    return (values * present).sum(-1) / present.sum(-1).clamp(min=1)
 
 
 def named(scores: Tensor, present: Tensor) -> Tensor:

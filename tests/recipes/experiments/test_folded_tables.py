@@ -12,6 +12,7 @@ from alignmamba.errors import ConfigError
 from alignmamba.recipes.configuration import check_config
 from alignmamba.recipes.experiments.ablation import AblationOptions
 from alignmamba.recipes.experiments.cell_process import DONE, run_cell
+from alignmamba.recipes.experiments.comparison import ComparisonOptions
 from alignmamba.recipes.experiments.distance import DistanceOptions
 from alignmamba.recipes.experiments.experiment_kind import GridOptions
 from alignmamba.recipes.experiments.grid_run import GridEngine, plan_experiment, run_experiment, sum_up
@@ -33,6 +34,26 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
 class Ignored:
     def started(self, **_: Any) -> None: ...
     def finished(self, *_: Any, **__: Any) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("groups", "said"),
+    [
+        (0, ""),
+        (4, "Test samples come in 4 groups, such as speakers or videos: too few to draw whole ones."),
+        (12, "Test samples come in 12 groups, such as speakers or videos: intervals and tests draw whole gr"),
+        (36, ""),
+    ],
+)
+def test_tables_know_of_groups(groups: int, said: str, tmp_path: Path) -> None:
+    made = write_small_corpus(tmp_path / "made", groups=groups, sizes={"train": 24, "valid": 24, "test": 36})
+    asked = ComparisonOptions(models=("references",), seeds=1, without_alone=True)
+    plan = plan_experiment(asked, check_config({"data": made.location}), out=tmp_path / "grid")
+    run_experiment(plan, GridEngine(), command=["made", "here"], progress=Ignored())
+    table = sum_up(plan.directory).tables[0]
+    notes = [note for note in table.notes if note.startswith("Test samples come")]
+    assert [note[: len(said)] for note in notes] == [said] * bool(said)
+    assert any("McNemar" in note for note in table.notes) == (groups != 12)
 
 
 @pytest.mark.parametrize(

@@ -72,6 +72,8 @@ class ExperimentRecord:
     missing: dict[str, Any] = field(default_factory=dict)
     modalities: tuple[str, ...] = ()
     test_samples: int = 0
+    test_groups: dict[str, str] = field(default_factory=dict)
+    """Id of each test sample to its group, such as a speaker or a video; empty where none are shared."""
     train_samples: int = 0
     tuned: dict[str, Any] = field(default_factory=dict)
     rates_left_out: tuple[float, ...] = ()

@@ -7,7 +7,7 @@ from functools import cached_property
 from typing import Any, Final
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from alignmamba.contracts import Target, Task
 from alignmamba.errors import DataError
@@ -20,7 +20,7 @@ from alignmamba.evaluation.metrics import (
     sample_scores,
     score,
 )
-from alignmamba.evaluation.seed_variance import RowMetric, Scores, scores_of
+from alignmamba.evaluation.seed_variance import Grouped, RowMetric, Scores, scores_of
 from alignmamba.evaluation.statistics import (
     UNBOUNDED,
     Standing,
@@ -68,6 +68,8 @@ class Column:
     """Methods that no seed changes."""
     inflation: float = 1.0
     """Factor on the variance by the samples, see `fold_inflation`."""
+    grouped: bool = False
+    """Whole groups of samples are drawn."""
 
     @property
     def methods(self) -> list[str]:
@@ -151,11 +153,14 @@ def metric_column(
         compared=frozenset(
             row for row, runs in said.items() if all(each.ids == grid.ids for each in runs.values())
         ),
-        scores=lambda row, seeds: scores_of(grid.task, [said[row][seed] for seed in seeds], metric),
+        scores=lambda row, seeds: scores_of(
+            grid.task, [said[row][seed] for seed in seeds], metric, groups=grid.drawn_groups
+        ),
         higher_is_better=HIGHER_IS_BETTER[metric],
         bounds=RANGES[metric],
         fixed=frozenset(fixed),
         inflation=fold_inflation(grid.plan.folds),
+        grouped=bool(grid.drawn_groups),
     )
 
 
@@ -180,10 +185,18 @@ def combined(
         bounds=(sum(map(min, ends)), sum(map(max, ends))),
         marked=marked,
         inflation=columns[0].inflation,
+        grouped=columns[0].grouped,
     )
 
 
 def _weighted(parts: Sequence[Scores], weights: Sequence[float]) -> Scores:
+    if isinstance(parts[0], Grouped):
+        alone = [part.scores for part in parts if isinstance(part, Grouped)]
+        return replace(parts[0], scores=_of_rows(alone, weights))
+    return _of_rows([part for part in parts if not isinstance(part, Grouped)], weights)
+
+
+def _of_rows(parts: Sequence[ArrayLike | RowMetric], weights: Sequence[float]) -> ArrayLike | RowMetric:
     metrics = [part for part in parts if isinstance(part, RowMetric)]
     if metrics:
         runs = zip(*(part.runs for part in metrics), strict=True)
@@ -339,7 +352,9 @@ def _notes_on_marks(columns: Mapping[str, Column]) -> Iterator[str]:
     counts = sorted({len(column.seeds) for column in columns.values() if column.standings})
     # one seed is tested otherwise than several
     for count in [counts[0], *counts[-1:]] if counts and counts[0] == 1 < counts[-1] else counts[:1]:
-        yield marks_note(seeds=count, exact=all(each.inflation == 1 for each in columns.values()))
+        yield marks_note(
+            seeds=count, exact=all(each.inflation == 1 and not each.grouped for each in columns.values())
+        )
     fewer = {
         name: column.seeds
         for name, column in columns.items()
@@ -367,7 +382,7 @@ def _noise(grid: Grid, column: Column, metric: str, at: str) -> Iterator[str]:
     best = max(float(np.mean(list(values.values()))) for values in column.values.values() if values)
     if first.lengths is not None:
         yield tokens_note(samples, int(first.lengths.sum()))
-    elif metric.startswith("acc") and 0 < best < 1:
+    elif metric.startswith("acc") and 0 < best < 1 and not column.grouped:
         yield power_note(metric, samples, best)
     if told := reach_note(metric, column.standings, seeds=len(column.seeds), samples=samples):
         yield told

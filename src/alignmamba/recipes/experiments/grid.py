@@ -9,7 +9,7 @@ from typing import Self, TypeVar
 
 from alignmamba.contracts import Predictions, Role, Target, Task
 from alignmamba.evaluation.metrics import part_of
-from alignmamba.evaluation.statistics_notes import folds_note
+from alignmamba.evaluation.statistics_notes import FEWEST_GROUPS, folds_note, groups_note
 from alignmamba.recipes.experiments.cells import ExperimentRecord, State
 from alignmamba.recipes.run_directory import METRICS
 from alignmamba.recipes.run_records import RunFacts, read_record
@@ -96,6 +96,12 @@ class Grid:
         """Seed to predictions of one place, as far as its runs are finished."""
         return self.predictions_of.get((row, column), {})
 
+    @property
+    def drawn_groups(self) -> Mapping[str, str]:
+        """Group of each test sample, where intervals and tests draw whole ones; empty where they do not."""
+        named = self.plan.test_groups
+        return named if len(set(named.values())) >= FEWEST_GROUPS else {}
+
     @cached_property
     def ids(self) -> tuple[str, ...]:
         """The samples that methods are compared on: the most that any of them was scored on."""
@@ -131,6 +137,8 @@ class Grid:
     def _notes_on_samples(self) -> Iterator[str]:
         if self.plan.folds:
             yield folds_note(self.plan.folds)
+        if self.plan.test_groups:
+            yield groups_note(len(set(self.plan.test_groups.values())))
         missing = self.plan.missing
         if missing.get("protocol", "none") != "none":
             yield (

@@ -204,6 +204,7 @@ def _facts(plan: ExperimentPlan, command: Sequence[str]) -> dict[str, Any]:
         "task": plan.corpus.task.model_dump(mode="json"),
         "modalities": [spec.name for spec in plan.corpus.modalities],
         "test_samples": len(plan.corpus.split("test")) if not plan.options.folds else _samples(plan.corpus),
+        **({"test_groups": groups} if (groups := _test_groups(plan)) else {}),
         "metrics": list(metric_names(plan.corpus.task)),
         "seeds": list(range(plan.options.seeds)),
         "missing": plan.base.missing.model_dump(mode="json"),
@@ -211,6 +212,14 @@ def _facts(plan: ExperimentPlan, command: Sequence[str]) -> dict[str, Any]:
         **({"not_compared": dict(plan.not_compared)} if plan.not_compared else {}),
         **plan.experiment.facts(plan.options, plan.corpus),
     }
+
+
+def _test_groups(plan: ExperimentPlan) -> dict[str, str]:
+    """Id of each sample that a run is tested on to its group; empty where each is of its own."""
+    splits = plan.corpus.splits.values() if plan.options.folds else (plan.corpus.split("test"),)
+    # the name of a lone sample is no other's: groups are names, and its own begins as none may
+    named = {each.id: each.group or f"\0{each.id}" for split in splits for each in split}
+    return named if len(set(named.values())) < len(named) else {}
 
 
 def _samples(corpus: Corpus) -> int:

@@ -360,7 +360,7 @@ def test_the_order_of_the_two_turns_the_sign_alone(shape: Callable[[Array], Scor
 def test_equal_scores_do_not_differ() -> None:
     scores = generator(9).normal(size=(3, 20))
     assert paired_bootstrap(scores, scores).p_value == 1.0
-    assert paired_bootstrap(np.ones(20), np.zeros(20)).p_value == 0.0
+    assert paired_bootstrap(np.ones(20), np.zeros(20)).p_value == pytest.approx(2.0**-19)
 
 
 def test_resamples_are_those_of_scipy() -> None:
@@ -700,6 +700,21 @@ def test_without_scipy_one_line_says_what_to_install(monkeypatch: pytest.MonkeyP
         over_seeds([1.0, 2.0, 4.0])
 
 
+def test_few_samples_are_never_certain() -> None:
+    """Three samples, one method always right, the other never: a coin falls so one time in four."""
+    right = {"a": np.ones((3, 3)), "b": np.zeros((3, 3))}
+    assert compare_to("a", right)["b"].adjusted_p_value == pytest.approx(0.25)
+    assert compare_to_best(right, higher_is_better=True)["b"].mark == "level"
+    of_folds = interval(np.ones((3, 3)), bounds=SHARE, inflation=4.0)
+    assert of_folds.low == pytest.approx(0.025), "as of one sample"
+
+
+def test_notes_promise_no_difference_beyond_the_range() -> None:
+    standings = compare_to("a", {"a": np.array([[1.0, 0, 1]]), "b": np.array([[0.0, 1, 0]])})
+    said = reach_note("accuracy", standings, seeds=1, samples=3, widest=1.0)
+    assert said.endswith("distinguishes no method from the best, however far apart they are.")
+
+
 # --- samples in groups --------------------------------------------------------------------------------------
 
 
@@ -751,7 +766,9 @@ def test_one_seed_in_groups_has_no_exact_test() -> None:
     pairs = {name: Grouped(scores=each, groups=np.arange(40) // 2) for name, each in right.items()}
     exact = compare_to("b", right)["a"].adjusted_p_value
     assert exact == pytest.approx(mcnemar_exact(right["a"][0], right["b"][0]))
-    assert compare_to("b", pairs)["a"].adjusted_p_value == 0.0, "every group has one right of two"
+    assert compare_to("b", pairs)["a"].adjusted_p_value == pytest.approx(2.0**-19), (
+        "every group has one right of two, as a coin that falls on one side 20 times"
+    )
     with pytest.raises(DataError, match="groups: expected samples of two or more, found one"):
         interval(Grouped(scores=np.ones((1, 40)), groups=np.zeros(40, dtype=np.int64)))
 

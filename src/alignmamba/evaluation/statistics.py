@@ -150,7 +150,7 @@ def interval(
     between = parts if seeds >= FEWEST_SEEDS else None
     of_samples = inflation * parts.of_samples
     error, freedom = error_of(of_samples, between, seeds - 1.0, seeds, runs.samples)
-    counted = int(runs.samples / inflation)
+    counted = max(1, int(runs.samples / inflation))
     low, high = _ends(runs.mean, error, freedom, bounds, confidence, samples=counted)
     deviation = float(runs.observed.std(ddof=1)) if seeds > 1 else None
     return Estimate(mean=runs.mean, deviation=deviation, low=low, high=high, n=seeds)
@@ -432,7 +432,8 @@ def _difference(
     if exact and a.binary is not None and b.binary is not None:
         p_value = mcnemar_exact(a.binary, b.binary)
     elif error <= _SAME * max(1.0, abs(difference)):
-        p_value = 1.0 if abs(difference) <= _SAME else 0.0
+        # every sample differs by as much: as likely as a coin that falls on one side each time
+        p_value = 1.0 if abs(difference) <= _SAME else min(1.0, 2.0 ** (1 - a.samples))
     else:
         p_value = 2.0 * float(_special().stdtr(freedom, -abs(difference) / error))
     low, high = difference - reach, difference + reach

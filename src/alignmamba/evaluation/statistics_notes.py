@@ -50,17 +50,28 @@ def marks_note(*, seeds: int, level: float = 0.05, exact: bool = True) -> str:
 
 
 def reach_note(
-    name: str, standings: Mapping[str, Standing], *, seeds: int, samples: int, digits: int = 3
+    name: str,
+    standings: Mapping[str, Standing],
+    *,
+    seeds: int,
+    samples: int,
+    widest: float = math.inf,
+    digits: int = 3,
 ) -> str:
-    """One sentence: the difference that the test of a column can see; empty where nothing is compared."""
+    """One sentence: the difference that the test of a column can see, none that is beyond the `widest` of a
+    metric; empty where nothing is compared.
+    """
     told = sorted(each.told_from for each in standings.values() if each.told_from is not None)
     if not told:
         return ""
-    least, most = (f"{value:.{digits}f}" for value in (told[0], told[-1]))
+    test = f"{name}: with {seeds} seed{'s' * (seeds > 1)} and {samples} test samples the test distinguishes"
+    if told[0] >= widest:
+        return f"{test} no method from the best, however far apart they are."
+    least, most = (f"{min(value, widest):.{digits}f}" for value in (told[0], told[-1]))
     span = least if least == most else f"{least} to {most}, depending on the method,"
     return (
-        f"{name}: with {seeds} seed{'s' * (seeds > 1)} and {samples} test samples the test distinguishes"
-        f" a method from the best if they differ by about {span} or more; what differs by less is level."
+        f"{test} a method from the best if they differ by about {span} or more; what differs by less is"
+        " level."
     )
 
 

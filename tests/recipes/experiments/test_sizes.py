@@ -7,9 +7,11 @@ import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
-from alignmamba.contracts import Corpus
+from alignmamba.contracts import Corpus, Task
+from alignmamba.data.archive import write_corpus
 from alignmamba.errors import ConfigError
 from alignmamba.evaluation.tables import ResultTable
 from alignmamba.recipes.configuration import RunConfig, check_config
@@ -232,6 +234,33 @@ def test_sizes_are_cross_validated(corpus: Corpus, tmp_path: Path) -> None:
     entry = tables(path)["sizes-accuracy"].entries[0][0]
     assert entry is not None
     assert entry.mean is not None
+
+
+def test_folds_of_uneven_groups_learn_from_as_many_samples_as_the_header_says(tmp_path: Path) -> None:
+    rows = ["large"] * 30 + [f"small {row // 6}" for row in range(30)]
+    features = {"text": [np.full((3, 2), row, np.float32) for row in range(60)]}
+    made = write_corpus(
+        tmp_path / "uneven",
+        {"train": {"features": features, "targets": [float(row % 4) for row in range(60)], "groups": rows}},
+        task=Task(kind="regression", label_range=(0, 4)),
+    )
+    asked = SizesOptions(
+        models=("best-constant",),
+        seeds=1,
+        folds=3,
+        sizes=(5, 50),
+        without_references=True,
+        without_alone=True,
+    )
+    plan = plan_experiment(asked, base(made, model="best-constant", options={}), out=tmp_path / "out")
+    assert "sizes: 50 stands for the 12 samples that every fold has" in plan.notes
+    path = done(plan)
+    found: dict[str, set[int]] = {}
+    for each in plan.cells:
+        facts = json.loads((path / "cells" / each.key / "run.json").read_text())
+        found.setdefault(each.column, set()).add(facts["subset"]["train"]["samples"])
+    assert found == {"5": {5}, "12": {12}}
+    assert tables(path)["sizes-mae"].caption == "Columns are samples of train of each fold."
 
 
 def test_what_does_not_go_with_sizes_is_refused(corpus: Corpus, tmp_path: Path) -> None:

@@ -54,6 +54,7 @@ def search(corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cal
 
 
 def _cells(tuned: Path, out: Path, base: RunConfig, *methods: str, **options: Any) -> tuple[Cell, ...]:
+    options = {"without_alone": True, **options}
     asked = ComparisonOptions(models=methods, tuned=(str(tuned),), seeds=2, **options)
     return plan_experiment(asked, base, out=out).cells
 
@@ -139,6 +140,21 @@ def test_settings_that_decide_the_corpus_must_be_the_same(
     with pytest.raises(ConfigError, match="tuned with nonfinite=zero, found error; set it here too"):
         _cells(tuned, tmp_path / "grid", RunConfig(data=str(corpus)), MODEL)
     assert _cells(tuned, tmp_path / "grid", RunConfig(data=str(corpus), nonfinite="zero"), MODEL)
+    smaller = check_config({"data": str(corpus), "nonfinite": "zero", "subset": {"size": 9}})
+    with pytest.raises(ConfigError, match=r"tuned with subset\.size=0, found 9; set it here too"):
+        _cells(tuned, tmp_path / "grid", smaller, MODEL)
+
+
+def test_references_have_what_the_search_held_and_readers_must_be_tuned(
+    search: Callable[..., Path], corpus: Path, tmp_path: Path
+) -> None:
+    tuned = search(MODEL, fit={"epochs": 1, "select": "f1_macro"})
+    base = RunConfig(data=str(corpus))
+    with pytest.raises(ConfigError, match="single modalities are read by alignmamba, which has no finished"):
+        _cells(tuned, tmp_path / "grid", base, MODEL, without_alone=False)
+    cells = _cells(tuned, tmp_path / "grid", base, MODEL)
+    assert {each.row for each in cells} == {MODEL, "best-constant", "pooled-linear"}
+    assert {each.config.fit.select for each in cells} == {"f1_macro"}
 
 
 def test_seeds_take_the_settings_of_several_searches_in_turn(
@@ -146,7 +162,7 @@ def test_seeds_take_the_settings_of_several_searches_in_turn(
 ) -> None:
     base = check_config({**HELD, "data": str(corpus)})
     paths = search(MODEL, "late-fusion"), search(MODEL, out="other", seed=1)
-    asked = ComparisonOptions(models=(MODEL,), tuned=tuple(map(str, paths)), seeds=4)
+    asked = ComparisonOptions(models=(MODEL,), tuned=tuple(map(str, paths)), seeds=4, without_alone=True)
     plan = plan_experiment(asked, base, out=tmp_path / "grid")
     rates = [
         each.config.fit.learning_rate
@@ -166,11 +182,17 @@ def test_searches_that_do_not_go_together_are_refused(
     base = check_config({**HELD, "data": str(corpus)})
     first, again = search(MODEL), search(MODEL, out="again")
     fewer = search(MODEL, out="fewer", seed=2, trials=2)
+    wider = search(MODEL, out="wider", seed=3, options={"d_model": 16, "depth": 1})
+    open_width = search(MODEL, out="open", seed=4, options={"depth": 1})
     for tuned, seeds, said in (
         ((first, again), 2, "has the seed 0 of .*, so it is the same search"),
         ((first, fewer), 2, f"found 2 trials of {MODEL}, expected 3 as in"),
+        ((first, wider), 2, r"found options\.d_model 16, expected 8 as in"),
+        ((first, open_width), 2, r"found options\.d_model None, expected 8 as in"),
         ((first, fewer), 1, "tuned: found 2 searches for 1 seeds, expected as many seeds or more"),
     ):
-        asked = ComparisonOptions(models=(MODEL,), tuned=tuple(map(str, tuned)), seeds=seeds)
+        asked = ComparisonOptions(
+            models=(MODEL,), tuned=tuple(map(str, tuned)), seeds=seeds, without_alone=True
+        )
         with pytest.raises(ConfigError, match=said):
             plan_experiment(asked, base, out=tmp_path / "grid")

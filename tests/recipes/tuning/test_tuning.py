@@ -178,6 +178,18 @@ def test_folds_of_train_and_valid_take_turns_and_none_holds_a_test_sample(
     assert [repeat.config.seed for repeat in plan.repeats] == [0, 1, 2, 3, 4]
 
 
+def test_a_subset_is_cut_from_the_train_split_of_each_fold(corpus: Path, tmp_path: Path) -> None:
+    base = check_config({**TINY, "data": str(corpus), "subset": {"size": 6}})
+    asked = TuningOptions(trials=1, methods=("late-fusion",))
+    plan = plan_tuning(asked, base, out=tmp_path / "out")
+    whole = load_corpus(corpus)
+    seen = {identity for role in ("train", "valid") for identity in whole.split(role).ids}
+    assert [len(each.corpus.split("train")) for each in plan.repeats] == [6] * 5
+    assert plan.valid_samples == len(seen)
+    valid = [identity for each in plan.repeats for identity in each.corpus.split("valid").ids]
+    assert sorted(valid) == sorted(seen), "valid is not cut"
+
+
 def test_groups_are_dealt_whole_and_few_of_them_make_fewer_folds(tmp_path: Path) -> None:
     def splits(groups: int) -> dict[Any, Any]:
         return {

@@ -75,6 +75,8 @@ class ExperimentRecord:
     test_groups: dict[str, str] = field(default_factory=dict)
     """Id of each test sample to its group, such as a speaker or a video; empty where none are shared."""
     train_samples: int = 0
+    split_valid: float | None = None
+    """Share of train that each seed draws as the valid split; None where the corpus has its own."""
     tuned: dict[str, Any] = field(default_factory=dict)
     rates_left_out: tuple[float, ...] = ()
     not_compared: dict[str, str] = field(default_factory=dict)

@@ -28,6 +28,7 @@ from alignmamba.evaluation.statistics import (
     compare_to_best,
     fold_inflation,
     interval,
+    over_seeds,
 )
 from alignmamba.evaluation.statistics_notes import (
     interval_note,
@@ -106,6 +107,7 @@ class Column:
 
     def _entry(self, name: str) -> Entry:
         seeds = sorted(self.values[name])
+        values = [self.values[name][seed] for seed in seeds]
         try:
             estimate = interval(
                 self.scores(name, seeds),
@@ -114,9 +116,9 @@ class Column:
                 inflation=self.inflation,
             )
         except DataError:  # as for the standings
-            estimate = None
+            estimate = replace(over_seeds(values, bounds=self.bounds), low=None, high=None)
         entry = Entry.of_seeds(
-            [self.values[name][seed] for seed in seeds],
+            values,
             mark=self.standings[name].mark if name in self.standings else "",
             bounds=self.bounds,
             estimate=estimate,
@@ -384,7 +386,10 @@ def _noise(grid: Grid, column: Column, metric: str, at: str) -> Iterator[str]:
         yield tokens_note(samples, int(first.lengths.sum()))
     elif metric.startswith("acc") and 0 < best < 1 and not column.grouped:
         yield power_note(metric, samples, best)
-    if told := reach_note(metric, column.standings, seeds=len(column.seeds), samples=samples):
+    least, most = column.bounds
+    if told := reach_note(
+        metric, column.standings, seeds=len(column.seeds), samples=samples, widest=most - least
+    ):
         yield told
 
 

@@ -73,9 +73,8 @@ def rows_beside(
             yield from with_modalities(
                 f"{modality.name} alone", alone, corpus, (modality.name,), column=column
             )
-    plain = with_targets(base, {})
     for name in last:
-        reference = of_model(plain, name)
+        reference = with_targets((settled or own)(name), {})
         yield cell(name, reference, seen_by(reference, corpus), column=column)
 
 
@@ -132,7 +131,8 @@ class Comparison(GridExperiment[ComparisonOptions, Analysis]):
         given = dict(dotted(base.model_dump(mode="json", exclude_unset=True)))
         replaced: dict[str, dict[str, None]] = {}
         for each in cells:
-            own = _settings(of_model(base, each.row)) if each.row in METHODS else {}
+            trained = each.row in METHODS and each.row not in REFERENCES
+            own = _settings(of_model(base, each.row)) if trained else {}
             searched = _settings(each.config)
             for key in given.keys() & own.keys():
                 if key.startswith(_OF_TRAINING) and searched.get(key, own[key]) != own[key]:
@@ -207,7 +207,9 @@ def _searched(asked: ComparisonOptions, base: RunConfig, corpus: Corpus) -> "lis
 
     paths = [Path(path) for path in asked.tuned]
     tuned = [name for name in asked.models if name not in REFERENCES]
-    found = [best_settings(path, base, corpus, tuned) for path in paths]
+    alone = len(corpus.modalities) > 1 and not asked.without_alone and base.model not in tuned
+    readers = [base.model] if alone else []
+    found = [best_settings(path, base, corpus, tuned, readers=readers) for path in paths]
     refuse_unlike(paths, tuned)
     return found
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from itertools import combinations
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Final
 
 import numpy as np
 import torch
@@ -23,7 +23,9 @@ from alignmamba.recipes.experiments.grid import Grid
 from alignmamba.recipes.finished_run import LoadedRun
 from alignmamba.recipes.run_directory import to_json
 
-FILE = "distance.json"
+FILE: Final = "distance.json"
+FOLDS: Final = 5
+"""Parts of the test samples, one of which is held out from the classifier that distinguishes modalities."""
 
 
 class DistanceOptions(GridOptions):
@@ -39,6 +41,18 @@ class Distance(GridExperiment[DistanceOptions, Analysis]):
     options = DistanceOptions
     analysis = Analysis
 
+    def check(self, asked: DistanceOptions, corpus: Corpus) -> None:
+        """Refuse a test split with too few samples that have both of a pair."""
+        del asked
+        lengths = corpus.split("test").lengths
+        for first, second in combinations(lengths, 2):
+            both = int(((lengths[first] > 0) & (lengths[second] > 0)).sum())
+            if both < FOLDS:
+                raise ConfigError(
+                    f"distance: test has {both} samples with both {first!r} and {second!r}, expected"
+                    f" {FOLDS} or more"
+                )
+
     def cells(self, asked: DistanceOptions, base: RunConfig, corpus: Corpus) -> Iterator[Cell]:
         """Table 4: the model and those of its ablations that change its alignment."""
         del asked
@@ -53,7 +67,9 @@ class Distance(GridExperiment[DistanceOptions, Analysis]):
         pairs = {}
         for first, second in combinations(vectors, 2):
             both = present[first] & present[second]
-            found = proxy_a_distance(vectors[first][both], vectors[second][both], seed=run.config.seed)
+            found = proxy_a_distance(
+                vectors[first][both], vectors[second][both], seed=run.config.seed, folds=FOLDS
+            )
             pairs[f"{first}-{second}"] = asdict(found)
         (out / FILE).write_text(to_json({"split": "test", "pairs": pairs}), encoding="utf-8")
 

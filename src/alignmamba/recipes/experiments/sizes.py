@@ -29,8 +29,11 @@ from alignmamba.recipes.experiments.columns import (
 )
 from alignmamba.recipes.experiments.comparison import BesideOptions, rows_beside
 from alignmamba.recipes.experiments.experiment_kind import GridExperiment
+from alignmamba.recipes.experiments.experiment_kind import drawn as drawn_runs
 from alignmamba.recipes.experiments.grid import Grid
 from alignmamba.recipes.experiments.missing import Missing, MissingAnalysis, MissingOptions, Rate
+from alignmamba.recipes.fold_runs import of_folds
+from alignmamba.recipes.preparation import prepared
 from alignmamba.recipes.starting_weights import pinned_start, planned_start
 
 if TYPE_CHECKING:
@@ -63,13 +66,15 @@ class SizesOptions(BesideOptions):
     missing_rates: Annotated[tuple[Rate, ...], Field(title="R ...")] = ()
     """Score each model that was trained on everything also with modalities missing at these rates."""
 
-    def sizes_for(self, corpus: Corpus) -> tuple[int, ...]:
-        """Sizes that differ, from the smallest."""
-        return tuple(sorted({min(size, len(corpus.split("train"))) for size in self.sizes}))
+    def sizes_for(self, whole: int) -> tuple[int, ...]:
+        """Sizes of a train split of `whole` samples that differ, from the smallest."""
+        return tuple(sorted({min(size, whole) for size in self.sizes}))
 
     def subset(self, size: int, corpus: Corpus, seed: int) -> SubsetConfig:
-        """Part of train of that size; of the whole, no part."""
-        if size == len(corpus.split("train")):
+        """Part of train of that size; of the whole, no part. Folds, whose train splits differ in size, always
+        have a part.
+        """
+        if size == len(corpus.split("train")) and not self.folds:
             return SubsetConfig()
         return SubsetConfig(size=size, seed=seed, across_groups=self.across_groups, cut_valid=self.cut_valid)
 
@@ -97,13 +102,33 @@ class Sizes(GridExperiment[SizesOptions, MissingAnalysis]):
 
     def cells(self, asked: SizesOptions, base: RunConfig, corpus: Corpus) -> Iterator[Cell]:
         """Every row at every size. All rows of a seed learn from the same samples."""
+        return self._cells(asked, base, corpus, len(corpus.split("train")))
+
+    def seeded_cells(self, asked: SizesOptions, base: RunConfig, corpus: Corpus) -> Iterator[Cell]:
+        """Cells for all seeds, at the sizes that the train split of every fold has."""
+        parts = [prepared(run).corpus for run in of_folds(base, asked.folds)] if asked.folds else [corpus]
+        whole = min(len(part.split("train")) for part in parts)
+        for run in drawn_runs(asked, base):
+            yield from self._cells(asked, run, corpus, whole)
+
+    def notes(self, asked: SizesOptions, base: RunConfig, cells: Sequence[Cell]) -> Iterator[str]:
+        """Sizes that train does not have."""
+        del base
+        most = max(int(_size_and_rate(each.column)[0]) for each in cells)
+        beyond = sorted(size for size in asked.sizes if size > most)
+        if beyond:
+            each = "every fold has" if asked.folds else "train has"
+            stand = "stand" if len(beyond) > 1 else "stands"
+            yield f"sizes: {' and '.join(map(str, beyond))} {stand} for the {most} samples that {each}"
+
+    def _cells(self, asked: SizesOptions, base: RunConfig, corpus: Corpus, whole: int) -> Iterator[Cell]:
         if base.subset.size:
             raise ConfigError(
                 f"subset.size: found {base.subset.size}, but the grid gives every run its own; take --sizes"
             )
         if base.fit.rates and asked.pretrained_rate != 1:
             raise ConfigError("pretrained_rate: found beside fit.rates, expected one of the two")
-        sizes = asked.sizes_for(corpus)
+        sizes = asked.sizes_for(whole)
         smallest = asked.subset(sizes[0], corpus, base.seed)
         if smallest.size:
             subset_of(corpus, smallest)  # what the smallest can do without, larger ones can
@@ -187,7 +212,7 @@ def _columns_at(grid: Grid, rate: str) -> dict[str, str]:
 
 def _fixed(grid: Grid, size: str) -> tuple[str, ...]:
     """Methods that no seed changes: of a part of train every seed draws another one."""
-    return tuple(REFERENCES) if int(size) == grid.plan.train_samples else ()
+    return tuple(REFERENCES) if int(size) == grid.plan.train_samples and not grid.plan.folds else ()
 
 
 def _scores(grid: Grid, metric: str, rate: str) -> ResultTable:
@@ -204,7 +229,9 @@ def _scores(grid: Grid, metric: str, rate: str) -> ResultTable:
         f"{metric} on {grid.corpus} by training samples, test{how}",
         columns,
         row_label="method",
-        caption=f"Columns are {_OVER}, of {grid.plan.train_samples}.",
+        caption=f"Columns are {_OVER}, of {grid.plan.train_samples}."
+        if not grid.plan.folds
+        else f"Columns are {_OVER} of each fold.",
         notes=[*notes_on(grid, columns, metric, at=first), *_notes(grid)],
     )
 

@@ -94,7 +94,10 @@ def _notes(grid: Grid) -> Iterator[str]:
             f"{SAMPLES}: bootstrap over the test samples, of one trained model. {SEED}: variance over seeds"
             " beyond what single samples explain; 0 where an estimate is negative."
         )
-        yield "The draw of training samples is the same in all runs; --folds shows what it changes."
+        if grid.plan.split_valid is None:
+            yield "The draw of training samples is the same in all runs; --folds shows what it changes."
+        else:
+            yield f"Each seed draws its own valid split from train: {SEED} includes what that changes."
     if searches > 1:
         yield (
             f"{TUNING}: variance between {searches} searches beyond that of seeds within one, by one-way"

@@ -33,9 +33,12 @@ class BestSettings:
         return with_settings(of_model(with_settings(base, self.held), name), self.settings.get(name, {}))
 
 
-def best_settings(path: Path, base: RunConfig, corpus: Corpus, methods: Sequence[str]) -> BestSettings:
-    """Best settings of these methods. Refuses, by a `ConfigError`, another corpus or other settings of it, a
-    method without a score, and methods with different numbers of trials.
+def best_settings(
+    path: Path, base: RunConfig, corpus: Corpus, methods: Sequence[str], *, readers: Sequence[str] = ()
+) -> BestSettings:
+    """Best settings of these methods, and of `readers` of single modalities. Refuses, by a `ConfigError`,
+    another corpus or other settings of it, a method or a reader without a score, and methods with different
+    numbers of trials.
     """
     require("tuned", "tune", "optuna")
     directory = TuningDirectory.open(path)
@@ -46,18 +49,36 @@ def best_settings(path: Path, base: RunConfig, corpus: Corpus, methods: Sequence
             f"tuned {path}: found settings for corpus {record.corpus.name!r} {record.corpus.checksum[:12]},"
             f" expected {identity['name']!r} {identity['checksum'][:12]}"
         )
-    mine = dict(dotted(base.model_dump(mode="json")))
-    for key, value in record.held.items():
-        if not key.startswith((*LAID_OVER, "seed")) and mine.get(key) != value:
-            raise ConfigError(
-                f"tuned {path}: tuned with {key}={value}, found {mine.get(key)}; set it here too"
-            )
+    _refuse_other_data(path, record, base)
     found = {each.method: each for each in outcomes(directory)}
     _refuse_unequal(path, found, methods)
+    for name in readers:
+        if name not in found or found[name].score is None:
+            raise ConfigError(
+                f"tuned {path}: single modalities are read by {name}, which has no finished trial; tune it"
+                " too, or take --without-alone"
+            )
     return BestSettings(
         held={key: value for key, value in record.held.items() if key.startswith(LAID_OVER)},
         settings={name: {**_later(name, record), **each.settings} for name, each in found.items()},
     )
+
+
+def _refuse_other_data(path: Path, record: TuningRecord, base: RunConfig) -> None:
+    """Refuse settings that decide what is learned from where a search had others."""
+    aside = (*LAID_OVER, "seed", "model", "data", "engine.")
+    mine, silent = dict(dotted(base.model_dump(mode="json"))), _silent()
+    for key in dict.fromkeys((*record.held, *mine)):
+        tuned = record.held.get(key, silent.get(key))
+        if not key.startswith(aside) and mine.get(key) != tuned:
+            raise ConfigError(
+                f"tuned {path}: tuned with {key}={tuned}, found {mine.get(key)}; set it here too"
+            )
+
+
+def _silent() -> dict[str, Any]:
+    """Settings of a search that nobody set."""
+    return dict(dotted(RunConfig().model_dump(mode="json")))
 
 
 def _later(name: str, record: TuningRecord) -> dict[str, Any]:
@@ -90,9 +111,10 @@ def refuse_unlike(paths: Sequence[Path], methods: Sequence[str]) -> None:
     first, seeds, of_first = records[0], dict[int, Path](), dict[str, int]()
     for path, record in zip(paths, records, strict=True):
         for name in ("metric", "folds", "repeats"):
-            found, expected = getattr(record, name), getattr(first, name)
-            if found != expected:
-                raise ConfigError(f"tuned {path}: found {name} {found}, expected {expected} as in {paths[0]}")
+            _refuse_difference(path, paths[0], name, getattr(record, name), getattr(first, name))
+        for key in dict.fromkeys((*record.held, *first.held)):
+            if key != "seed":
+                _refuse_difference(path, paths[0], key, record.held.get(key), first.held.get(key))
         if record.seed in seeds:
             raise ConfigError(
                 f"tuned {path}: has the seed {record.seed} of {seeds[record.seed]}, so it is the same search;"
@@ -102,11 +124,19 @@ def refuse_unlike(paths: Sequence[Path], methods: Sequence[str]) -> None:
         counts = {each.method: each.trials for each in outcomes(TuningDirectory(path))}
         of_first = of_first or counts
         for method in methods:
+            _refuse_difference(
+                path, paths[0], f"space of {method}", record.spaces[method], first.spaces[method]
+            )
             if counts[method] != of_first[method]:
                 raise ConfigError(
                     f"tuned {path}: found {counts[method]} trials of {method}, expected {of_first[method]} as"
                     f" in {paths[0]}"
                 )
+
+
+def _refuse_difference(path: Path, first: Path, name: str, found: Any, expected: Any) -> None:
+    if found != expected:
+        raise ConfigError(f"tuned {path}: found {name} {found}, expected {expected} as in {first}")
 
 
 def search_facts(paths: Sequence[Path]) -> dict[str, Any]:

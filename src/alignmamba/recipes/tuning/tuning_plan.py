@@ -10,6 +10,7 @@ from pydantic import Field, field_validator, model_validator
 from alignmamba.contracts import Config, Corpus
 from alignmamba.data.clocks import clocks_of
 from alignmamba.data.cross_validation import validation_folds, validation_units
+from alignmamba.data.training_subset import SubsetConfig, subset_of
 from alignmamba.errors import ConfigError
 from alignmamba.evaluation.metrics import all_metric_names, metric_of
 from alignmamba.extras import require
@@ -128,7 +129,7 @@ def plan_tuning(
         record=record,
         spaces=spaces,
         repeats=repeats,
-        valid_samples=sum(map(len, corpus.splits.values())) if folds else len(corpus.split("valid")),
+        valid_samples=sum(len(each.corpus.split("valid")) for each in repeats[: folds or 1]),
         notes=(
             *repeats[0].notes,
             *(f"{name} is not tuned: {why}" for name, why in dropped.items()),
@@ -139,7 +140,7 @@ def plan_tuning(
 def trainings_of(base: RunConfig, asked: tuple[int | None, int | None]) -> tuple[tuple[Prepared, ...], int]:
     """Trainings whose mean is the score of a trial, each a run with a corpus that has no test split, and the
     number of folds among them, 0 without. `asked` are repeats and folds; by default a small valid split asks
-    for folds.
+    for folds. A subset is cut from the train split of each fold.
     """
     first = _without_test(prepared(base))
     repeats, folds = asked
@@ -149,7 +150,10 @@ def trainings_of(base: RunConfig, asked: tuple[int | None, int | None]) -> tuple
             folds = min(SMALL_FOLDS, validation_units(first.corpus))
             repeats, folds = (SMALL_REPEATS, 0) if folds < 2 else (1, folds)
     if folds:
-        parts = validation_folds(first.corpus, folds, seed=base.seed)
+        whole = _without_test(prepared(base.model_copy(update={"subset": SubsetConfig()})))
+        parts = validation_folds(whole.corpus, folds, seed=base.seed)
+        if base.subset.size:
+            parts = tuple(subset_of(part, base.subset).corpus for part in parts)
         return tuple(
             replace(first, corpus=corpus, config=_seeded(first.config, number))
             for number, corpus in enumerate(parts)

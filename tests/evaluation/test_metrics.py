@@ -1,6 +1,7 @@
 import math
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -338,3 +339,41 @@ def test_a_metric_of_rows_is_the_metric_of_those_samples(task: Task, found: Pred
 def test_a_metric_that_the_task_does_not_have_is_refused(ask: Callable[..., object]) -> None:
     with pytest.raises(ConfigError, match=r"metric: this classification task has accuracy, .*, found 'mae'"):
         ask(THREE, classified([0], [0]), "mae")
+
+
+# --- several folds together ---------------------------------------------------------------------------------
+
+
+def in_folds(found: Predictions, *parts: int) -> Predictions:
+    return replace(found, parts=np.array(parts))
+
+
+def test_what_compares_samples_is_a_mean_over_folds_and_all_else_is_of_all_samples() -> None:
+    """A constant of each fold, low where labels are high: it knows nothing, and errs against the others."""
+    targets = [1.0, 2.0, 0.5, -1.0, -2.0, -0.5]
+    together = predictions([-0.3] * 3 + [0.3] * 3, targets)
+    assert score(SENTIMENT, together)["corr"] < -0.8
+    scores = score(SENTIMENT, in_folds(together, 0, 0, 0, 1, 1, 1))
+    assert math.isnan(scores["corr"])
+    assert scores["ccc"] == 0.0
+    assert scores["mae"] == score(SENTIMENT, together)["mae"]
+    said = in_folds(predictions([1, 2, 3, 3, 2, 9, 4], [1, 2, 3, 1, 2, 3, 0]), 0, 0, 0, 1, 1, 1, 2)
+    upper, lower = np.corrcoef([3, 2, 9], [1, 2, 3])[0, 1], 1.0
+    assert score(SENTIMENT, said)["corr"] == pytest.approx((3 * lower + 3 * upper) / 6), (
+        "a lone sample has none"
+    )
+    rows = np.array([0, 2, 1, 4, 5, 3, 3])
+    again = np.corrcoef([2, 9, 3, 3], [2, 3, 1, 1])[0, 1]
+    assert row_metric(SENTIMENT, said, "corr")(rows) == pytest.approx((3 * lower + 4 * again) / 7)
+
+
+def test_areas_of_folds_do_not_pair_samples_of_two_models() -> None:
+    """Each fold orders its samples rightly, on a scale of its own."""
+    task = Task(kind="classification", classes=("no", "yes"))
+    chance = np.array([0.1, 0.3, 0.7, 0.9])
+    found = Predictions(
+        ids=tuple("abcd"), prediction=np.stack([1 - chance, chance], 1), targets=np.array([0, 1, 0, 1])
+    )
+    assert score(task, found)["auroc"] == 0.75
+    assert score(task, in_folds(found, 0, 0, 1, 1))["auroc"] == 1.0
+    assert score(task, in_folds(found, 0, 0, 1, 1))["accuracy"] == 0.5

@@ -116,6 +116,9 @@ class Predictions:
     lengths: np.ndarray | None = None
     """(samples,) rows of each sample, where these are its tokens, those of the first sample first; ``None``:
     one row each."""
+    parts: np.ndarray | None = None
+    """(samples,) number of the fold whose model predicted each, where those of several stand together;
+    ``None``: one model."""
     further: Mapping[str, "FurtherPredictions"] = field(default_factory=dict)
     """Predictions of the further targets of the task, by name."""
     losses: Mapping[str, float] = field(default_factory=dict)

@@ -58,6 +58,9 @@ class Metric:
     """Samples that leave it undefined, in words."""
     columns: tuple[Kind, ...] | None = None
     """Kinds in whose comparisons it is a column; by default all that have it."""
+    compares: bool = False
+    """True if it compares samples with one another, so that only those that one model predicted go together:
+    of several folds it is the mean over the folds."""
     in_epochs: bool = False
     """True if the line of an epoch shows it."""
     table: int = 0
@@ -132,7 +135,8 @@ def score(task: Task | Target, predictions: Predictions) -> dict[str, float]:
         Metric name to value; those of a further target stand after its name and a dot, and are of the samples
         that have the target. Those of one label of a multilabel have its class in brackets. Where tokens
         have the target, a metric that is a mean is the mean over samples of the mean over a sample's tokens;
-        others are computed on all tokens. A metric that the data leaves undefined is NaN, see `undefined`.
+        others are computed on all tokens. Of several folds, a metric that compares samples is the mean over
+        the folds that define it, weighted by their samples. One that is not defined is NaN, see `undefined`.
 
     Raises:
         DataError: If there is no sample, no target, or a value that is not finite or not of the task's shape.
@@ -148,16 +152,47 @@ def score(task: Task | Target, predictions: Predictions) -> dict[str, float]:
 
 
 def _own_scores(task: Task | Target, predictions: Predictions) -> dict[str, float]:
-    given = _checked(task, predictions)
-    found = {name: METRICS[name](*given(METRICS[name])) for name in metric_names(task)}
+    given, parts = _checked(task, predictions), _parts_of_rows(known_part(task, predictions))
+    found = {name: _by_fold(METRICS[name], *given(METRICS[name]), parts) for name in metric_names(task)}
     if predictions.lengths is not None:
         scores = {name: sample_scores(task, predictions, name) for name in found}
         found |= {name: _mean(each) for name, each in scores.items() if each is not None}
     for column, label in enumerate(task.classes if task.kind == "multilabel" else ()):
         for name in OF_A_LABEL:
             truth, said = given(METRICS[name])
-            found[f"{name}({label})"] = _score_of_label(METRICS[name], truth[:, column], said[:, column])
+            of_label = partial(_score_of_label, METRICS[name])
+            found[f"{name}({label})"] = _by_fold(
+                METRICS[name], truth[:, column], said[:, column], parts, formula=of_label
+            )
     return found
+
+
+def _by_fold(
+    metric: Metric,
+    truth: Values,
+    said: Values,
+    parts: NDArray[Any] | None,
+    *,
+    formula: Callable[[Values, Values], float] | None = None,
+) -> float:
+    """A metric by its formula; of several folds, if it compares samples, the mean over those that define
+    it.
+    """
+    formula = formula or metric
+    if parts is None or not metric.compares:
+        return formula(truth, said)
+    folds = [parts == part for part in np.unique(parts)]
+    values = [(formula(truth[here], said[here]), int(here.sum())) for here in folds]
+    known = [(value, count) for value, count in values if math.isfinite(value)]
+    samples = sum(count for _, count in known)
+    return sum(value * count for value, count in known) / samples if samples else math.nan
+
+
+def _parts_of_rows(predictions: Predictions) -> NDArray[Any] | None:
+    """Fold of each row, which may be a token of a sample; None of one model."""
+    if predictions.parts is None or predictions.lengths is None:
+        return predictions.parts
+    return np.repeat(predictions.parts, predictions.lengths)
 
 
 def _score_of_label(metric: Metric, truth: Values, said: Values) -> float:
@@ -198,6 +233,7 @@ def part_of(target: Target, predictions: Predictions) -> Predictions | None:
         targets=said.targets,
         called=said.called,
         lengths=said.lengths,
+        parts=predictions.parts,
     )
     return _rows(alone, answered & _known_rows(target, np.asarray(said.targets)))
 
@@ -233,6 +269,7 @@ def _rows(predictions: Predictions, chosen: NDArray[np.bool_]) -> Predictions:
         targets=np.asarray(predictions.targets)[chosen],
         called=None if predictions.called is None else predictions.called[chosen],
         lengths=lengths,
+        parts=None if predictions.parts is None else predictions.parts[here],
     )
 
 
@@ -292,15 +329,15 @@ def row_metric(
     known = _known(task, metric)
     predictions = known_part(task, predictions)
     truth, predicted = _checked(task, predictions)(known)
+    parts = _parts_of_rows(predictions)
+
+    def of_rows(rows: NDArray[np.int64]) -> float:
+        return _by_fold(known, truth[rows], predicted[rows], None if parts is None else parts[rows])
+
     if predictions.lengths is None:
-        return lambda rows: known(truth[rows], predicted[rows])
+        return of_rows
     tokens = _tokens_of(predictions.lengths)
-
-    def of_tokens(rows: NDArray[np.int64]) -> float:
-        drawn = np.concatenate([tokens[row] for row in rows])
-        return known(truth[drawn], predicted[drawn])
-
-    return of_tokens
+    return lambda rows: of_rows(np.concatenate([tokens[row] for row in rows]))
 
 
 def _tokens_of(lengths: NDArray[Any]) -> list[NDArray[np.int64]]:
@@ -466,6 +503,7 @@ METRICS: Final[dict[str, Metric]] = {
     "corr": Metric(
         task="regression",
         whole=correlation,
+        compares=True,
         bounds=(-1.0, 1.0),
         in_epochs=True,
         undefined="all targets or all predictions are equal",
@@ -473,6 +511,7 @@ METRICS: Final[dict[str, Metric]] = {
     "ccc": Metric(
         task="regression",
         whole=concordance,
+        compares=True,
         bounds=(-1.0, 1.0),
         undefined="all targets and predictions are one number",
     ),
@@ -545,6 +584,7 @@ METRICS: Final[dict[str, Metric]] = {
     "auroc": Metric(
         task=("classification", "multilabel"),
         whole=_by_label(area_under_roc),
+        compares=True,
         probable=True,
         undefined=_ONE_VALUE,
         columns=("multilabel",),
@@ -552,6 +592,7 @@ METRICS: Final[dict[str, Metric]] = {
     "average_precision": Metric(
         task=("classification", "multilabel"),
         whole=_by_label(average_precision),
+        compares=True,
         probable=True,
         undefined=_ONE_VALUE,
         columns=("multilabel",),

@@ -103,7 +103,8 @@ def folds_note(folds: int) -> str:
     return (
         f"Each seed is {folds} runs, whose test predictions together cover every sample once. Folds share"
         f" training samples: in intervals and tests the variance by samples is {fold_inflation(folds):.2f}"
-        f" times what it would be otherwise, 1 + K n_test / n_train (Nadeau & Bengio, 2003)."
+        f" times what it would be otherwise, 1 + K n_test / n_train (Nadeau & Bengio, 2003). Metrics that"
+        " compare samples with one another, such as correlations, are means over the folds."
     )
 
 

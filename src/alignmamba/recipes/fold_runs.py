@@ -135,6 +135,7 @@ def together(parts: Sequence[Predictions]) -> Predictions:
         prediction=np.concatenate([part.prediction for part in parts]),
         targets=np.concatenate(targets) if len(targets) == len(parts) else None,
         called=_called(parts),
+        parts=np.repeat(np.arange(len(parts)), [len(part.ids) for part in parts]),
         further={
             name: _joined([part.further[name] for part in parts])
             for name in parts[0].further

@@ -116,15 +116,21 @@ def sources(method: Method, task: Task, *, missing: bool) -> tuple[Loader, Loade
     return train, Loader(split("valid", 12, task, seed=1), SPECS, shuffle=False, **common)
 
 
-def learn(objective: Objective, train: Loader, valid: Loader, **more: Any) -> FitResult:
-    """Two epochs of every stage that says nothing else."""
+QUICK = FitConfig(epochs=2, learning_rate=1e-3)
+"""Two epochs of every stage that says nothing else."""
+
+
+def learn(
+    objective: Objective, train: Loader, valid: Loader, *, config: FitConfig = QUICK, **more: Any
+) -> FitResult:
+    """Train on these batches."""
     task = objective.task
     torch.manual_seed(4)
     return fit(
         objective,
         train,
         valid,
-        FitConfig(epochs=2, learning_rate=1e-3),
+        config,
         task=task,
         score=lambda predictions: score(task, predictions),
         higher_is_better={name: HIGHER_IS_BETTER[name] for name in metric_names(task)},

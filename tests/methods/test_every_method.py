@@ -6,11 +6,31 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from every_method import DEFAULT, SMALL, SPECS, TASKS, accepts, check_learning, check_predicting, check_saving
+import torch
+from every_method import (
+    DEFAULT,
+    SMALL,
+    SPECS,
+    TASKS,
+    accepts,
+    batch_of,
+    check_learning,
+    check_predicting,
+    check_saving,
+    learn,
+    network,
+    prepared,
+    sources,
+)
+from torch import Tensor
 
-from alignmamba.methods import FAMILIES, METHODS, SETS
+from alignmamba.contracts import Batch, Output
+from alignmamba.errors import ConfigError
+from alignmamba.methods import FAMILIES, METHODS, REFERENCES, SETS
 from alignmamba.methods.method import Method
 from alignmamba.models.network import Network
+from alignmamba.training.fit_config import FitConfig
+from alignmamba.training.objective import Objective
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -32,6 +52,38 @@ def test_it_learns_resumes_saves_loads_and_predicts(
     check_saving(trained, task, tmp_path / "saved")
 
 
+@pytest.mark.parametrize("name", METHODS)
+def test_a_step_is_known_by_what_is_learned_from(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a step looks ahead to, for its concordance, is what its forward pass then predicts."""
+    method, task = METHODS[name], TASKS["regression"]
+    if not accepts(method, task) or name in REFERENCES:
+        pytest.skip(f"{name} refuses a regression, with the reason, or is solved")
+    made = prepared(method, task)
+    ahead: dict[tuple[str, ...], Tensor] = {}
+    compared: list[str] = []
+    plain_pairs, plain_losses = Objective.pairs_of, Objective.supervised
+
+    def pairs_of(self: Objective, batch: Batch) -> Any:
+        found = plain_pairs(self, batch)
+        ahead[batch.ids] = found["task"].predicted
+        return found
+
+    def supervised(self: Objective, batch: Batch, output: Output) -> Any:
+        if self.training:
+            then = self._pairs_of_task(batch, output.learned.detach()).predicted
+            torch.testing.assert_close(then, ahead[batch.ids])
+            compared.extend(batch.ids)
+        return plain_losses(self, batch, output)
+
+    monkeypatch.setattr(Objective, "pairs_of", pairs_of)
+    monkeypatch.setattr(Objective, "supervised", supervised)
+    config = FitConfig(epochs=1, learning_rate=1e-3, accumulate=3, regression_loss="ccc")
+    learn(made, *sources(method, task, missing=method.keeps_withheld), config=config)
+    assert len(compared) >= 24 or name in ("dcca", "dccae", "iccn"), (
+        "those fit first"
+    )
+
+
 def test_a_contrast_by_order_counts_its_first_steps_across_a_resumption(tmp_path: Path) -> None:
     """Three steps an epoch, stopped after two and five; the fourth is the last of equal parts."""
     sizes = {**SMALL, "contrast": {"weight": 1.0, "untimed": "order", "flat_steps": 4}}
@@ -40,6 +92,21 @@ def test_a_contrast_by_order_counts_its_first_steps_across_a_resumption(tmp_path
     assert int(trained.get_buffer("contrast.steps")) in (3, 6)  # of the best epoch
     check_predicting(trained, task, by_groups=False)
     check_saving(trained, task, tmp_path / "saved")
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_features_as_they_are_fit_or_are_refused_when_it_is_made(name: str) -> None:
+    task = TASKS["regression"]
+    if name in REFERENCES:
+        pytest.skip("it has no encoders")
+    try:
+        made = network(METHODS[name], task, encoder={"kind": "none"})
+    except ConfigError:
+        said = "encoders.text.kind: 'none' leaves tokens of width 6, expected d_model, 8"
+        with pytest.raises(ConfigError, match=said):
+            network(METHODS[name], task, encoder={"kind": "none"})
+    else:
+        made(batch_of(task))
 
 
 @pytest.mark.parametrize("name", METHODS)

@@ -115,7 +115,9 @@ class _Moments:
         if self.count == 0:
             return np.ones_like(self.mean)
         deviation = np.sqrt(self.squares / self.count)
-        return np.where(deviation <= _CONSTANT * np.abs(self.mean), 1.0, deviation)
+        # below the least normal number of single precision, in which values are divided, it would be zero
+        least = np.maximum(_CONSTANT * np.abs(self.mean), np.finfo(np.float32).tiny)
+        return np.where(deviation <= least, 1.0, deviation)
 
 
 def _tensor(values: np.ndarray) -> Tensor:

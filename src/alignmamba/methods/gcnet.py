@@ -15,7 +15,7 @@ from alignmamba.nn.encoders import EncoderConfig
 from alignmamba.nn.language import AnyEncoderConfig
 from alignmamba.nn.pooling import Pooling
 from alignmamba.nn.recurrent import Recurrent
-from alignmamba.training.objective import Objective, Parcel, Predicted
+from alignmamba.training.objective import Objective
 from alignmamba.training.withheld_batches import withhold
 
 
@@ -184,11 +184,9 @@ class Completion(Objective):
 
     model: GCNet
 
-    def forward(self, parcel: Parcel) -> tuple[Predicted, dict[str, Tensor]]:
-        """Predict a batch, in training with something withheld."""
-        if self.training:
-            parcel = Parcel(withhold(parcel.batch, self.model.config.withhold))
-        return super().forward(parcel)
+    def shown(self, batch: Batch) -> Batch:
+        """The batch, in training with something withheld."""
+        return withhold(batch, self.model.config.withhold) if self.training else batch
 
     def losses(self, batch: Batch, output: Output) -> Mapping[str, Tensor]:
         terms = self.supervised(batch, output)

@@ -19,7 +19,7 @@ from alignmamba.nn.diffusion import EARLIEST, Score
 from alignmamba.nn.encoders import EncoderConfig
 from alignmamba.nn.language import AnyEncoderConfig
 from alignmamba.nn.pooling import POOLINGS, Pooling
-from alignmamba.training.objective import Minimise, Objective, Parcel, Predicted, Stage
+from alignmamba.training.objective import Minimise, Objective, Stage
 from alignmamba.training.withheld_batches import withhold
 
 
@@ -192,14 +192,11 @@ class Diffusion(Objective):
         del epoch
         self.model.recovers = stage.name == "recover"
 
-    def forward(self, parcel: Parcel) -> tuple[Predicted, dict[str, Tensor]]:
-        """Predict a batch: in training complete in the first stage, with something withheld in the second."""
-        if self.training:
-            batch = parcel.batch
-            parcel = Parcel(
-                withhold(batch, self.model.config.withhold) if self.model.recovers else batch.complete()
-            )
-        return super().forward(parcel)
+    def shown(self, batch: Batch) -> Batch:
+        """The batch: in training complete in the first stage, with something withheld in the second."""
+        if not self.training:
+            return batch
+        return withhold(batch, self.model.config.withhold) if self.model.recovers else batch.complete()
 
     def losses(self, batch: Batch, output: Output) -> Mapping[str, Tensor]:
         terms = self.supervised(batch, output)

@@ -29,7 +29,7 @@ class MCTNConfig(PlainFusionConfig):
     hidden: Annotated[int, Field(ge=1)] = 32
     """Width of the recurrent layer that reads the last code."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """Width of the codes that a decoder reads."""
+    """Dropout of the codes that a decoder reads."""
     translation: Annotated[float, Field(ge=0)] = 0.1
     """Weight of the error of each translation."""
     cycle: Annotated[float, Field(ge=0)] = 0.1

@@ -17,7 +17,7 @@ from alignmamba.nn.encoders import EncoderConfig
 from alignmamba.nn.language import AnyEncoderConfig
 from alignmamba.nn.pooling import POOLINGS
 from alignmamba.nn.recurrent import Recurrent
-from alignmamba.training.objective import Minimise, Objective, Parcel, Predicted, Stage
+from alignmamba.training.objective import Minimise, Objective, Stage
 from alignmamba.training.withheld_batches import withhold
 
 
@@ -174,14 +174,11 @@ class Imagination(Objective):
             self.teacher.load_state_dict(self.model.state_dict())
             self.learned.fill_(True)
 
-    def forward(self, parcel: Parcel) -> tuple[Predicted, dict[str, Tensor]]:
-        """Predict a batch: in training complete in the first stage, with something withheld in the second."""
-        if self.training:
-            batch = parcel.batch
-            parcel = Parcel(
-                withhold(batch, self.model.config.withhold) if self.model.imagines else batch.complete()
-            )
-        return super().forward(parcel)
+    def shown(self, batch: Batch) -> Batch:
+        """The batch: in training complete in the first stage, with something withheld in the second."""
+        if not self.training:
+            return batch
+        return withhold(batch, self.model.config.withhold) if self.model.imagines else batch.complete()
 
     def losses(self, batch: Batch, output: Output) -> Mapping[str, Tensor]:
         terms = self.supervised(batch, output)

@@ -100,7 +100,8 @@ class Solved(Objective):
         counts = known.sum(0).clamp(min=1)
         centre = (values * known).sum(0) / counts
         deviation = (((values - centre) * known).square().sum(0) / counts).sqrt()
-        deviation[deviation <= _CONSTANT * centre.abs()] = 1.0
+        least = (_CONSTANT * centre.abs()).clamp(min=torch.finfo(torch.float32).tiny)
+        deviation[deviation <= least] = 1.0
         self.model.centre.copy_(centre)
         self.model.deviation.copy_(deviation)
         self.targets = torch.tensor(list(targets.values()), dtype=torch.float64)

@@ -12,6 +12,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from alignmamba.contracts import Batch, ModalitySpec, Name, Output, Sequences, TokenVectors
+from alignmamba.errors import ConfigError
 from alignmamba.models.heads import Head
 from alignmamba.models.network import Network, NetworkConfig, is_pretrained, merged
 from alignmamba.nn.alignment import Tokens, picked, since_first
@@ -138,6 +139,16 @@ def _made(modality: ModalitySpec, config: AnyEncoderConfig, d_model: int, *, in_
     return encoder_of(modality, config, d_model)
 
 
+def _refuse_other_width(name: str, width: int, d_model: int) -> None:
+    """Refuse tokens that keep a width of their own where the network has no input layer."""
+    if width != d_model:
+        where = f"encoders.{name}.kind"
+        raise ConfigError(
+            f"{where}: 'none' leaves tokens of width {width}, expected d_model, {d_model}; set"
+            f" options.{where}=linear"
+        )
+
+
 class Fusion(Network[ConfigT], ABC):
     """A fusion model: standardised features, one encoder per modality, then whatever the model makes of the
     tokens.
@@ -161,6 +172,9 @@ class Fusion(Network[ConfigT], ABC):
                 for m in config.modalities
             }
         )
+        if type(config).model_fields["encoder"].default.kind != "none":  # else it has an input layer
+            for m in config.modalities:
+                _refuse_other_width(m.name, self._encoder(m.name).width, d_model)
         self.absent_tokens = WeightsByName(
             {
                 m.name: nn.Parameter(

@@ -426,9 +426,10 @@ class Contrast(nn.Module):
         alignment.
         """
         total = anchor.x.new_zeros(len(anchor.x))
-        if self.config.by_order and self.training:
+        beside = list(_beside_anchor(encoded, is_anchor))
+        if self.config.by_order and self.training and beside:
             self.steps += 1
-        for tokens, mask in _beside_anchor(encoded, is_anchor):
+        for tokens, mask in beside:
             if self.config.by_order:
                 timed = _timed(tokens, anchor)
                 total = total + self._ordered(tokens, anchor, mask & ~timed)

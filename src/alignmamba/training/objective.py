@@ -194,7 +194,7 @@ class Objective(nn.Module, ABC):
             ShapeError: If the network returns no `Output`, or a prediction or term of another shape.
             ConfigError: If a term is called ``total``.
         """
-        batch, output = self.output_of(parcel.batch)
+        batch, output = self.output_of(self.shown(parcel.batch))
         expected = (len(batch),) if self.task.kind == "regression" else (len(batch), self.task.num_outputs)
         of_targets = expected if self.task.kind == "multilabel" else (len(batch),)
         if batch.targets is not None and tuple(batch.targets.shape) != of_targets:
@@ -223,6 +223,10 @@ class Objective(nn.Module, ABC):
         if self.training and batch.weights is not None:
             losses = {name: value * batch.weights.to(value) for name, value in losses.items()}
         return predicted, losses
+
+    def shown(self, batch: Batch) -> Batch:
+        """The batch as the network sees it, in training perhaps with something withheld."""
+        return batch
 
     def output_of(self, batch: Batch) -> tuple[Batch, Output]:
         """The batch in the network's precision, and what the network says of it."""
@@ -284,7 +288,7 @@ class Objective(nn.Module, ABC):
 
     def pairs_of(self, batch: Batch) -> dict[str, Pairs]:
         """Predictions and targets of each regression of a batch, by the loss term that they decide."""
-        batch, output = self.output_of(batch)
+        batch, output = self.output_of(self.shown(batch))
         found = {}
         if self.task.kind == "regression" and batch.targets is not None:
             found[TASK] = self._pairs_of_task(batch, output.learned)

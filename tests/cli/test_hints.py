@@ -107,6 +107,9 @@ def test_every_setting_is_listed_with_its_meaning(capsys: pytest.CaptureFixture[
     assert {"fit.learning_rate", "loader.batch_size", "options.local.window", "seed"} <= set(keys)
     assert len(set(keys)) == len(keys)
     assert all(meaning.startswith("    ") and meaning.strip() for meaning in lines[1::2])
+    assert {"preset=default", "options.pool_by=modality", "options.encoder.kernel_size=11"} <= set(lines)
+    assert main(["train", "--settings", "--preset", "paper"]) == 0
+    assert "options.pool_by=sequence" in capsys.readouterr().out.splitlines()
 
 
 @pytest.mark.parametrize("key", ["fit.nesterov", "fit.optimizer", "fit.scheduler", "loader.shuffle"])

@@ -8,7 +8,7 @@ from every_method import SPECS, TASKS, learn, network, prepared, sources, split
 
 from alignmamba.contracts import Batch
 from alignmamba.data.loader import Loader, LoaderConfig
-from alignmamba.errors import ConfigError, DataError
+from alignmamba.errors import ConfigError
 from alignmamba.methods.dcca import CORRELATED_AUTOENCODERS, CORRELATED_VIEWS, Correlated
 from alignmamba.methods.method import Method
 from alignmamba.training.objective import Parcel, Stage
@@ -98,7 +98,7 @@ def test_decoders_learn_from_what_is_there() -> None:
 def test_too_few_samples_or_modalities_are_refused() -> None:
     objective = CORRELATED_VIEWS.objective(network(CORRELATED_VIEWS, TASK, components=8), TASK)
     with pytest.raises(
-        DataError,
+        ConfigError,
         match=r"loader.batch_size: found at most [678] samples .*, expected more than options.components=8",
     ):
         objective.prepare(sources(CORRELATED_VIEWS, TASK, missing=False)[0])

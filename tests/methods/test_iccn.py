@@ -6,7 +6,7 @@ import pytest
 import torch
 from every_method import SPECS, TASKS, batch_of, learn, network, prepared, sources
 
-from alignmamba.errors import ConfigError, DataError
+from alignmamba.errors import ConfigError
 from alignmamba.methods.iccn import INTERACTIONS, Interaction
 from alignmamba.training.objective import Parcel, Stage
 
@@ -85,7 +85,7 @@ def test_too_few_modalities_or_samples_are_refused() -> None:
         network(INTERACTIONS, TASK, modalities=SPECS[:2])
     objective = INTERACTIONS.objective(network(INTERACTIONS, TASK, components=8), TASK)
     with pytest.raises(
-        DataError,
+        ConfigError,
         match=(
             r"loader.batch_size: found at most .* text and another modality, expected more than"
             " options.components=8"

@@ -168,7 +168,8 @@ class Train(SettingVerb):
     def _show_settings(self) -> None:
         from alignmamba.recipes.configuration import settings_of
 
-        found = list(settings_of(self._configuration().model))
+        asked = self._configuration()
+        found = list(settings_of(asked.model, asked.preset))
         if self.json:
             self.emit({"settings": [asdict(setting) for setting in found]})
             return

@@ -22,11 +22,18 @@ from alignmamba.evaluation.score_formulas import (
     average_precision,
     calibration_error,
     concordance,
+    confusion,
     correlation,
     determination,
+    f1_macro,
+    f1_weighted,
+    kappa,
     levels,
     one_against_others,
+    over_folds,
+    recall_unweighted,
     root_mean_square_error,
+    weighted_accuracy,
 )
 
 # Real values, classes or signs.
@@ -71,6 +78,12 @@ class Metric:
         if self.samples is not None:
             return _mean(self.samples(truth, predicted))
         return self.whole(truth, predicted) if self.whole is not None else math.nan
+
+    def over(self, truth: Values, predicted: Values, parts: NDArray[Any] | None) -> float:
+        """The metric where several folds may stand together, by the number of the fold of each row."""
+        if parts is None or not self.compares:
+            return self(truth, predicted)
+        return over_folds(self, truth, predicted, parts)
 
     @property
     def kinds(self) -> tuple[Kind, ...]:
@@ -135,8 +148,8 @@ def score(task: Task | Target, predictions: Predictions) -> dict[str, float]:
         Metric name to value; those of a further target stand after its name and a dot, and are of the samples
         that have the target. Those of one label of a multilabel have its class in brackets. Where tokens
         have the target, a metric that is a mean is the mean over samples of the mean over a sample's tokens;
-        others are computed on all tokens. Of several folds, a metric that compares samples is the mean over
-        the folds that define it, weighted by their samples. One that is not defined is NaN, see `undefined`.
+        others are computed on all tokens. A metric that compares samples is the mean over the folds that
+        define it, weighted by their samples. One that is not defined is NaN, see `undefined`.
 
     Raises:
         DataError: If there is no sample, no target, or a value that is not finite or not of the task's shape.
@@ -152,56 +165,34 @@ def score(task: Task | Target, predictions: Predictions) -> dict[str, float]:
 
 
 def _own_scores(task: Task | Target, predictions: Predictions) -> dict[str, float]:
-    given, parts = _checked(task, predictions), _parts_of_rows(known_part(task, predictions))
-    found = {name: _by_fold(METRICS[name], *given(METRICS[name]), parts) for name in metric_names(task)}
+    given, parts = _checked(task, predictions), _fold_of_rows(known_part(task, predictions))
+    found = {name: METRICS[name].over(*given(METRICS[name]), parts) for name in metric_names(task)}
     if predictions.lengths is not None:
         scores = {name: sample_scores(task, predictions, name) for name in found}
         found |= {name: _mean(each) for name, each in scores.items() if each is not None}
     for column, label in enumerate(task.classes if task.kind == "multilabel" else ()):
         for name in OF_A_LABEL:
             truth, said = given(METRICS[name])
-            of_label = partial(_score_of_label, METRICS[name])
-            found[f"{name}({label})"] = _by_fold(
-                METRICS[name], truth[:, column], said[:, column], parts, formula=of_label
+            found[f"{name}({label})"] = _score_of_label(
+                METRICS[name], truth[:, column], said[:, column], parts
             )
     return found
 
 
-def _by_fold(
-    metric: Metric,
-    truth: Values,
-    said: Values,
-    parts: NDArray[Any] | None,
-    *,
-    formula: Callable[[Values, Values], float] | None = None,
-) -> float:
-    """A metric by its formula; of several folds, if it compares samples, the mean over those that define
-    it.
-    """
-    formula = formula or metric
-    if parts is None or not metric.compares:
-        return formula(truth, said)
-    folds = [parts == part for part in np.unique(parts)]
-    values = [(formula(truth[here], said[here]), int(here.sum())) for here in folds]
-    known = [(value, count) for value, count in values if math.isfinite(value)]
-    samples = sum(count for _, count in known)
-    return sum(value * count for value, count in known) / samples if samples else math.nan
-
-
-def _parts_of_rows(predictions: Predictions) -> NDArray[Any] | None:
-    """Fold of each row, which may be a token of a sample; None of one model."""
+def _fold_of_rows(predictions: Predictions) -> NDArray[Any] | None:
+    """(rows,) number of the fold of each row, which may be a token; nothing where one model predicted all."""
     if predictions.parts is None or predictions.lengths is None:
         return predictions.parts
     return np.repeat(predictions.parts, predictions.lengths)
 
 
-def _score_of_label(metric: Metric, truth: Values, said: Values) -> float:
+def _score_of_label(metric: Metric, truth: Values, said: Values, parts: NDArray[Any] | None) -> float:
     """A metric of one label, over the samples of which it is known, from its probabilities or calls."""
     known = ~np.isnan(truth)
-    truth, said = truth[known], said[known]
+    truth, said, parts = truth[known], said[known], None if parts is None else parts[known]
     if "multilabel" in metric.kinds:
-        return metric(truth[:, None], said[:, None])
-    return metric(truth > 0.5, said > 0.5)
+        return metric.over(truth[:, None], said[:, None], parts)
+    return metric.over(truth > 0.5, said > 0.5, parts)
 
 
 def undefined(scores: Mapping[str, float | None]) -> dict[str, str]:
@@ -329,10 +320,10 @@ def row_metric(
     known = _known(task, metric)
     predictions = known_part(task, predictions)
     truth, predicted = _checked(task, predictions)(known)
-    parts = _parts_of_rows(predictions)
+    parts = _fold_of_rows(predictions)
 
     def of_rows(rows: NDArray[np.int64]) -> float:
-        return _by_fold(known, truth[rows], predicted[rows], None if parts is None else parts[rows])
+        return known.over(truth[rows], predicted[rows], None if parts is None else parts[rows])
 
     if predictions.lengths is None:
         return of_rows
@@ -352,7 +343,7 @@ def confusion_matrix(task: Task, predictions: Predictions) -> NDArray[np.int64]:
     if not task.has_one_class:
         raise DataError(f"confusion matrix: expected a classification task, found {task.kind}")
     truth, probable = checked_classes(task, known_part(task, predictions))
-    return _confusion(truth, probable.argmax(axis=1), num_classes=len(task.classes))
+    return confusion(truth, probable.argmax(axis=1), num_classes=len(task.classes))
 
 
 def _known(task: Task | Target, metric: str) -> Metric:
@@ -396,42 +387,6 @@ def _mean(scores: Values) -> float:
     return float(scores.mean()) if scores.size else math.nan
 
 
-def _f1_weighted(truth: Values, predicted: Values) -> float:
-    """F1 averaged over classes, each weighted by how often it is *true*."""
-    if not truth.size:
-        return math.nan
-    f1, support, _ = _f1_by_class(truth, predicted)
-    return float((f1 * support).sum() / support.sum())
-
-
-def _f1_macro(truth: Values, predicted: Values) -> float:
-    """F1 averaged over classes that are true or predicted; one that is never true counts with 0."""
-    f1, support, called = _f1_by_class(truth, predicted)
-    return float(f1[(support + called) > 0].mean())
-
-
-def _recall_unweighted(truth: Values, predicted: Values) -> float:
-    """Recall averaged over the classes that have samples."""
-    counts = _confusion(truth.astype(np.int64), predicted.astype(np.int64))
-    support = counts.sum(axis=1)
-    return float((np.diag(counts)[support > 0] / support[support > 0]).mean())
-
-
-def _f1_by_class(truth: Values, predicted: Values) -> tuple[Values, NDArray[np.int64], NDArray[np.int64]]:
-    """F1 = 2TP / (2TP + FP + FN) of each class, 0 for one that never occurs; how often true; predicted."""
-    counts = _confusion(truth.astype(np.int64), predicted.astype(np.int64))
-    support, called = counts.sum(axis=1), counts.sum(axis=0)
-    return 2.0 * np.diag(counts) / np.maximum(support + called, 1), support, called
-
-
-def _confusion(
-    truth: NDArray[np.int64], predicted: NDArray[np.int64], *, num_classes: int | None = None
-) -> NDArray[np.int64]:
-    """Counts by true (rows) and predicted class; as many classes as occur where their number is not given."""
-    size = num_classes or int(max(truth.max(), predicted.max())) + 1
-    return np.bincount(truth * size + predicted, minlength=size**2).reshape(size, size).astype(np.int64)
-
-
 def _by_label(formula: Callable[[Values, Values], float]) -> Callable[[Values, Values], float]:
     """Mean of a formula of truth and probabilities, or calls, over the labels that have both values; classes
     are labels against all others.
@@ -456,23 +411,6 @@ def _label_hits(truth: Values, called: Values) -> Values:
     known = ~np.isnan(truth)
     right = ((truth > 0.5) == (called > 0.5)) & known
     return np.asarray(right.sum(axis=1) / known.sum(axis=1))
-
-
-def _weighted_accuracy(there: Values, called: Values) -> float:
-    """Mean of the shares of positives and of negatives that are called rightly: the weighted accuracy of
-    CMU-MOSEI's emotions (Zadeh et al., ACL 2018, after Tong et al. 2017).
-    """
-    return float((called[there].mean() + (1 - called[~there]).mean()) / 2)
-
-
-def _kappa(truth: Values, predicted: Values) -> float:
-    """Agreement of ordered classes beyond chance, with quadratic weights (Cohen, 1968)."""
-    counts = _confusion(truth.astype(np.int64), predicted.astype(np.int64)).astype(np.float64)
-    place = np.arange(len(counts))
-    distance = (place[:, None] - place[None, :]) ** 2
-    chance = np.outer(counts.sum(axis=1), counts.sum(axis=0)) / counts.sum()
-    expected = float((distance * chance).sum())
-    return 1.0 - float((distance * counts).sum()) / expected if expected > 0.0 else math.nan
 
 
 def _non0(formula: Callable[[Values, Values], Result]) -> Callable[[Values, Values], Result]:
@@ -536,25 +474,25 @@ METRICS: Final[dict[str, Metric]] = {
     ),
     "f1_has0": Metric(
         task="regression",
-        whole=lambda truth, predicted: _f1_weighted(truth >= 0.0, predicted >= 0.0),
+        whole=lambda truth, predicted: f1_weighted(truth >= 0.0, predicted >= 0.0),
         reach=0.0,
     ),
     "acc2_non0": Metric(
         task="regression", samples=_non0(_hits), reach=0.0, table=3, undefined="all targets are 0"
     ),
     "f1_non0": Metric(
-        task="regression", whole=_non0(_f1_weighted), reach=0.0, table=4, undefined="all targets are 0"
+        task="regression", whole=_non0(f1_weighted), reach=0.0, table=4, undefined="all targets are 0"
     ),
     "acc5": Metric(task="regression", samples=partial(_rounded_hits, limit=2), reach=2.0),
     "acc7": Metric(task="regression", samples=partial(_rounded_hits, limit=3), reach=3.0),
     "acc2_sims": Metric(task="regression", samples=_levels(_hits, 0.0), span=(-1.0, 1.0)),
-    "f1_sims": Metric(task="regression", whole=_levels(_f1_weighted, 0.0), span=(-1.0, 1.0)),
+    "f1_sims": Metric(task="regression", whole=_levels(f1_weighted, 0.0), span=(-1.0, 1.0)),
     "acc3_sims": Metric(task="regression", samples=_levels(_hits, -0.1, 0.1), span=(-1.0, 1.0)),
     "acc5_sims": Metric(task="regression", samples=_levels(_hits, -0.7, -0.1, 0.1, 0.7), span=(-1.0, 1.0)),
     "accuracy": Metric(task="classification", samples=_hits, in_epochs=True, table=1),
-    "f1_macro": Metric(task="classification", whole=_f1_macro),
-    "f1_weighted": Metric(task="classification", whole=_f1_weighted, table=2),
-    "recall_unweighted": Metric(task="classification", whole=_recall_unweighted),
+    "f1_macro": Metric(task="classification", whole=f1_macro),
+    "f1_weighted": Metric(task="classification", whole=f1_weighted, table=2),
+    "recall_unweighted": Metric(task="classification", whole=recall_unweighted),
     "mae_classes": Metric(
         task="ordinal",
         samples=lambda truth, predicted: np.abs(predicted - truth).astype(np.float64),
@@ -563,21 +501,21 @@ METRICS: Final[dict[str, Metric]] = {
     ),
     "kappa": Metric(
         task="ordinal",
-        whole=_kappa,
+        whole=kappa,
         bounds=(-1.0, 1.0),
         undefined="all samples are and were called one class",
     ),
     "accuracy_labels": Metric(task="multilabel", samples=_label_hits),
     "accuracy_weighted": Metric(
         task="multilabel",
-        whole=_by_label(_weighted_accuracy),
+        whole=_by_label(weighted_accuracy),
         undefined=_ONE_VALUE,
         in_epochs=True,
         table=6,
     ),
     "f1_labels": Metric(
         task="multilabel",
-        whole=_by_label(lambda there, called: _f1_weighted(there, called > 0.5)),
+        whole=_by_label(lambda there, called: f1_weighted(there, called > 0.5)),
         undefined=_ONE_VALUE,
         table=7,
     ),

@@ -1,6 +1,7 @@
 """Formulas of scores that are no mean over samples, in float64; `metrics.METRICS` says who has them."""
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -106,3 +107,74 @@ def average_precision(there: Values, probable: Values) -> float:
     ends = np.flatnonzero(np.append(np.diff(probable[order]) != 0, True))
     recall = hits[ends] / hits[-1]
     return float((np.diff(recall, prepend=0.0) * hits[ends] / (ends + 1)).sum())
+
+
+def f1_weighted(truth: Values, predicted: Values) -> float:
+    """F1 averaged over classes, each weighted by how often it is *true*."""
+    if not truth.size:
+        return math.nan
+    f1, support, _ = _f1_by_class(truth, predicted)
+    return float((f1 * support).sum() / support.sum())
+
+
+def f1_macro(truth: Values, predicted: Values) -> float:
+    """F1 averaged over classes that are true or predicted; one that is never true counts with 0."""
+    f1, support, called = _f1_by_class(truth, predicted)
+    return float(f1[(support + called) > 0].mean())
+
+
+def recall_unweighted(truth: Values, predicted: Values) -> float:
+    """Recall averaged over the classes that have samples."""
+    counts = confusion(truth.astype(np.int64), predicted.astype(np.int64))
+    support = counts.sum(axis=1)
+    return float((np.diag(counts)[support > 0] / support[support > 0]).mean())
+
+
+def _f1_by_class(truth: Values, predicted: Values) -> tuple[Values, NDArray[np.int64], NDArray[np.int64]]:
+    """F1 = 2TP / (2TP + FP + FN) of each class, 0 for one that never occurs; how often true; predicted."""
+    counts = confusion(truth.astype(np.int64), predicted.astype(np.int64))
+    support, called = counts.sum(axis=1), counts.sum(axis=0)
+    return 2.0 * np.diag(counts) / np.maximum(support + called, 1), support, called
+
+
+def confusion(
+    truth: NDArray[np.int64], predicted: NDArray[np.int64], *, num_classes: int | None = None
+) -> NDArray[np.int64]:
+    """Counts by true (rows) and predicted class; as many classes as occur where their number is not given."""
+    size = num_classes or int(max(truth.max(), predicted.max())) + 1
+    return np.bincount(truth * size + predicted, minlength=size**2).reshape(size, size).astype(np.int64)
+
+
+def weighted_accuracy(there: Values, called: Values) -> float:
+    """Mean of the shares of positives and of negatives that are called rightly: the weighted accuracy of
+    CMU-MOSEI's emotions (Zadeh et al., ACL 2018, after Tong et al. 2017).
+    """
+    return float((called[there].mean() + (1 - called[~there]).mean()) / 2)
+
+
+def kappa(truth: Values, predicted: Values) -> float:
+    """Agreement of ordered classes beyond chance, with quadratic weights (Cohen, 1968)."""
+    counts = confusion(truth.astype(np.int64), predicted.astype(np.int64)).astype(np.float64)
+    place = np.arange(len(counts))
+    distance = (place[:, None] - place[None, :]) ** 2
+    chance = np.outer(counts.sum(axis=1), counts.sum(axis=0)) / counts.sum()
+    expected = float((distance * chance).sum())
+    return 1.0 - float((distance * counts).sum()) / expected if expected > 0.0 else math.nan
+
+
+def over_folds(
+    formula: Callable[[Values, Values], float], truth: Values, said: Values, parts: Values
+) -> float:
+    """Mean over folds of a formula, weighted by their samples; folds that leave it undefined do not count.
+
+    Args:
+        formula: Of targets and predictions.
+        truth: (rows, ...), targets.
+        said: (rows, ...), predictions.
+        parts: (rows,) number of the fold of each.
+    """
+    folds = [parts == part for part in np.unique(parts)]
+    values = [(formula(truth[here], said[here]), int(here.sum())) for here in folds]
+    known = [(value, count) for value, count in values if math.isfinite(value)]
+    samples = sum(count for _, count in known)
+    return sum(value * count for value, count in known) / samples if samples else math.nan

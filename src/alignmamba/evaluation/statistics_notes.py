@@ -58,8 +58,8 @@ def reach_note(
     widest: float = math.inf,
     digits: int = 3,
 ) -> str:
-    """One sentence: the difference that the test of a column can see, none that is beyond the `widest` of a
-    metric; empty where nothing is compared.
+    """One sentence: the difference that the test of a column can see, within the range of a metric; empty
+    where nothing is compared.
     """
     told = sorted(each.told_from for each in standings.values() if each.told_from is not None)
     if not told:

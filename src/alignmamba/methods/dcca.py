@@ -11,7 +11,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from alignmamba.contracts import Batch, Output, Task
-from alignmamba.errors import DataError
+from alignmamba.errors import ConfigError
 from alignmamba.methods.method import Method
 from alignmamba.models.encoded import Encoded, Fusion, Head, PlainFusionConfig, presence
 from alignmamba.nn.by_name import ModulesByName
@@ -160,7 +160,7 @@ class Correlated(Objective):
         config = self.model.config
         most = most_together(train, list(combinations(config.anchors, 2)))
         if most <= config.components:
-            raise DataError(
+            raise ConfigError(
                 f"loader.batch_size: found at most {most} samples of a batch with two modalities,"
                 f" expected more than options.components={config.components}"
             )

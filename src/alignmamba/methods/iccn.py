@@ -8,7 +8,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from alignmamba.contracts import Batch, Output, Task
-from alignmamba.errors import DataError
+from alignmamba.errors import ConfigError
 from alignmamba.methods.method import Method
 from alignmamba.models.encoded import Encoded, Head, presence
 from alignmamba.models.vectors import VectorConfig, VectorFusion
@@ -138,7 +138,7 @@ class Interactions(Objective):
         anchor, *others = config.anchors
         most = most_together(train, [(anchor, name) for name in others])
         if most <= config.components:
-            raise DataError(
+            raise ConfigError(
                 f"loader.batch_size: found at most {most} samples of a batch with {anchor} and another"
                 f" modality, expected more than options.components={config.components}"
             )

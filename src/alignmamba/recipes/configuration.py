@@ -453,13 +453,14 @@ class Setting:
     meaning: str
 
 
-def settings_of(model: str) -> Iterator[Setting]:
-    """Every single setting of a run with that model, in the order of its configuration."""
+def settings_of(model: str, preset: str = "default") -> Iterator[Setting]:
+    """Every single setting of a run with that model and preset, in the order of its configuration."""
     if model not in METHODS:
         raise ConfigError(
             f"model: found {model!r}, expected one of {', '.join(METHODS)}{nearest(model, METHODS)}"
         )
-    published = dict(dotted(merged(METHODS[model].settings, METHODS[model].required) | {"model": model}))
+    laid = {"options": METHODS[model].network.config_class.laid(preset, {}), "model": model, "preset": preset}
+    published = dict(dotted(merged(merged(laid, METHODS[model].settings), METHODS[model].required)))
     for key, info in (*_leaves(RunConfig.model_fields), *_leaves(_options(model), "options.")):
         if key != "options":
             default = _shown_default(published[key]) if key in published else _default(info)

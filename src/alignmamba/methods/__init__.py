@@ -53,6 +53,10 @@ FAMILIES: Final[dict[str, Method]] = {
             **_ALONE,
         },
         source="Li et al., CVPR 2025, arXiv 2412.00833",
+        differs=(
+            "The default preset adds branches, losses and weights of each modality, pooling by modality,"
+            " centring, wider convolutions and a prior on time. `--preset paper` adds nothing."
+        ),
     ),
     "single-stream-mamba": Method(network=SingleStreamMamba),
     "multi-stream-mamba": Method(network=MultiStreamMamba, search=_ALONE),

@@ -91,7 +91,7 @@ class Comparison(GridExperiment[ComparisonOptions, Analysis]):
 
     name: ClassVar[str] = "comparison"
     title: ClassVar[str] = "Comparison of methods"
-    summary: ClassVar[str] = "every fusion model, every modality alone, and references"
+    summary: ClassVar[str] = "the families or --models, every modality alone, and references"
     options = ComparisonOptions
     analysis = Analysis
 

@@ -123,6 +123,12 @@ class Grid:
         said = (*self._notes_on_runs(), *self._notes_on_samples())
         return tuple(" ".join(each.split()) for each in said)
 
+    @property
+    def notes_on_intervals(self) -> tuple[str, ...]:
+        """Notes for tables with intervals alone."""
+        groups = len(set(self.plan.test_groups.values()))
+        return (groups_note(groups),) if groups else ()
+
     def _notes_on_runs(self) -> Iterator[str]:
         for key, why in self.failures.items():
             yield f"Failed: {self.labels[key]}: {why}"
@@ -137,8 +143,6 @@ class Grid:
     def _notes_on_samples(self) -> Iterator[str]:
         if self.plan.folds:
             yield folds_note(self.plan.folds)
-        if self.plan.test_groups:
-            yield groups_note(len(set(self.plan.test_groups.values())))
         missing = self.plan.missing
         if missing.get("protocol", "none") != "none":
             yield (

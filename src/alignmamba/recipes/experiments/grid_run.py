@@ -21,6 +21,7 @@ from alignmamba.recipes.experiments.catalogue import cells_of, grid_of, grids, n
 from alignmamba.recipes.experiments.cells import Cell, ExperimentRecord, Job, State, jobs_of
 from alignmamba.recipes.experiments.engines import GridProgress, run_here, run_on_slurm, shard_of, threads_of
 from alignmamba.recipes.experiments.experiment_kind import GridExperiment, GridOptions
+from alignmamba.recipes.experiments.grid import Grid
 from alignmamba.recipes.experiments.grid_directory import JOBS, PLAN, ExperimentDirectory
 from alignmamba.recipes.experiments.grid_reader import read_grid
 from alignmamba.recipes.finished_run import refuse_unlabelled
@@ -178,7 +179,7 @@ def _summed_up(directory: ExperimentDirectory, plan: ExperimentRecord) -> Experi
     grid = read_grid(directory, plan)
     experiment = grids().get(grid.experiment)
     found = () if experiment is None else experiment.tables(grid)
-    tables = tuple(table.model_copy(update={"notes": (*table.notes, *grid.notes)}) for table in found)
+    tables = tuple(_noted(table, grid) for table in found)
     for table in tables:
         table.write(directory.path / "tables")
     for name, content in ({} if experiment is None else experiment.figures(tables)).items():
@@ -190,6 +191,13 @@ def _summed_up(directory: ExperimentDirectory, plan: ExperimentRecord) -> Experi
         states=dict(Counter(grid.states.values())),
         failures={grid.labels[key]: why for key, why in grid.failures.items()},
     )
+
+
+def _noted(table: ResultTable, grid: Grid) -> ResultTable:
+    """A table with the notes of its grid."""
+    entries = [entry for row in table.entries for entry in row if entry is not None]
+    more = grid.notes_on_intervals if any(entry.low is not None for entry in entries) else ()
+    return table.model_copy(update={"notes": (*table.notes, *grid.notes, *more)})
 
 
 def _facts(plan: ExperimentPlan, command: Sequence[str]) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 import math
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from importlib.util import find_spec
 
 import numpy as np
@@ -15,6 +16,7 @@ from alignmamba.errors import ConfigError, DataError
 from alignmamba.evaluation.metrics import score
 from alignmamba.evaluation.seed_variance import Grouped, RowMetric, Scores, scores_of
 from alignmamba.evaluation.statistics import (
+    UNBOUNDED,
     compare_to,
     compare_to_best,
     fold_inflation,
@@ -705,6 +707,8 @@ def test_few_samples_are_never_certain() -> None:
     right = {"a": np.ones((3, 3)), "b": np.zeros((3, 3))}
     assert compare_to("a", right)["b"].adjusted_p_value == pytest.approx(0.25)
     assert compare_to_best(right, higher_is_better=True)["b"].mark == "level"
+    two = paired_bootstrap(np.ones((1, 2)), np.zeros((1, 2)))
+    assert (two.p_value, two.low, two.high) == (0.5, -math.inf, math.inf)
     of_folds = interval(np.ones((3, 3)), bounds=SHARE, inflation=4.0)
     assert of_folds.low == pytest.approx(0.025), "as of one sample"
 
@@ -761,6 +765,22 @@ def test_intervals_and_tests_of_new_groups_hold_where_whole_groups_are_drawn(gro
     assert (0.90 <= covered <= 0.99 and erred <= 0.08) if grouped else (covered < 0.85 and erred > 0.12)
 
 
+@pytest.mark.parametrize("metric", ["mae", "acc2_non0", "f1_non0", "corr"])
+def test_groups_are_those_of_the_samples_that_have_a_score(metric: str) -> None:
+    draw = generator(5)
+    truth = np.round(draw.normal(size=60))
+    run = Predictions(ids=tuple(map(str, range(60))), prediction=truth + draw.normal(size=60), targets=truth)
+    task = Task(kind="regression", label_range=(-3.0, 3.0))
+    groups = {identity: f"speaker {int(identity) % 12}" for identity in run.ids}
+    found = scores_of(task, [run, run], metric, groups=groups)
+    assert isinstance(found, Grouped)
+    assert math.isfinite(interval(found, bounds=UNBOUNDED).high or math.nan)
+    few = {identity: f"speaker {int(identity) % 9}" for identity in run.ids}
+    assert not isinstance(scores_of(task, [run, run], metric, groups=few), Grouped)
+    known = replace(run, targets=np.where(np.arange(60) % 12 < 9, truth, np.nan))
+    assert not isinstance(scores_of(task, [known], metric, groups=groups), Grouped), "of nine speakers"
+
+
 def test_one_seed_in_groups_has_no_exact_test() -> None:
     right = {"a": np.array([[1.0, 0] * 20]), "b": np.ones((1, 40))}
     pairs = {name: Grouped(scores=each, groups=np.arange(40) // 2) for name, each in right.items()}
@@ -769,6 +789,8 @@ def test_one_seed_in_groups_has_no_exact_test() -> None:
     assert compare_to("b", pairs)["a"].adjusted_p_value == pytest.approx(2.0**-19), (
         "every group has one right of two, as a coin that falls on one side 20 times"
     )
+    with pytest.raises(DataError, match="groups: expected one for each of 40 samples, found 20"):
+        Grouped(scores=np.ones((1, 40)), groups=np.arange(20))
     with pytest.raises(DataError, match="groups: expected samples of two or more, found one"):
         interval(Grouped(scores=np.ones((1, 40)), groups=np.zeros(40, dtype=np.int64)))
 

@@ -55,6 +55,8 @@ class Metric:
     higher_is_better: bool = True
     bounds: tuple[float, float] = (0.0, 1.0)
     """Least and largest value that it can have."""
+    counted: Callable[[Values], NDArray[np.bool_]] | None = None
+    """Samples that have a score, from targets; by default all."""
     probable: bool = False
     """True if it reads the probabilities of classes; others read the classes that are called."""
     reach: float | None = None
@@ -311,6 +313,18 @@ def sample_scores(task: Task | Target, predictions: Predictions, metric: str) ->
     return np.array([_mean(each) for each in scores if each.size])
 
 
+def counted_ids(task: Task | Target, predictions: Predictions, metric: str) -> tuple[str, ...]:
+    """Ids of the samples whose scores `sample_scores` gives, or on which a metric is that is no mean."""
+    known, predictions = _known(task, metric), known_part(task, predictions)
+    truth, _ = _checked(task, predictions)(known)
+    rows = np.ones(len(truth), dtype=bool) if known.counted is None else known.counted(truth)
+    if known.samples is not None and predictions.lengths is not None:
+        rows = np.array([rows[tokens].any() for tokens in _tokens_of(predictions.lengths)], dtype=bool)
+    if known.samples is None:
+        return predictions.ids
+    return tuple(identity for identity, there in zip(predictions.ids, rows, strict=True) if there)
+
+
 def row_metric(
     task: Task | Target, predictions: Predictions, metric: str
 ) -> Callable[[NDArray[np.int64]], float]:
@@ -478,7 +492,12 @@ METRICS: Final[dict[str, Metric]] = {
         reach=0.0,
     ),
     "acc2_non0": Metric(
-        task="regression", samples=_non0(_hits), reach=0.0, table=3, undefined="all targets are 0"
+        task="regression",
+        samples=_non0(_hits),
+        counted=lambda truth: np.asarray(truth != 0.0),
+        reach=0.0,
+        table=3,
+        undefined="all targets are 0",
     ),
     "f1_non0": Metric(
         task="regression", whole=_non0(f1_weighted), reach=0.0, table=4, undefined="all targets are 0"

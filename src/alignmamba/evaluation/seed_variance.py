@@ -11,11 +11,13 @@ from numpy.typing import ArrayLike, NDArray
 
 from alignmamba.contracts import Predictions, Target, Task
 from alignmamba.errors import ConfigError, DataError
-from alignmamba.evaluation.metrics import known_part, row_metric, sample_scores
+from alignmamba.evaluation.metrics import counted_ids, known_part, row_metric, sample_scores
 
 Statistic = Callable[[NDArray[np.int64]], float]
 """A number computed of the samples at the given rows; a row may come more than once."""
 
+FEWEST_GROUPS: Final = 10
+"""Groups of test samples from which on whole ones are drawn: of fewer, what they vary by is hardly known."""
 _PIECE: Final = 2_000_000
 """Resamples are drawn and looked at in pieces of about this many row indices."""
 
@@ -38,6 +40,11 @@ class Grouped:
     groups: NDArray[np.int64]
     """(samples,) number of the group of each, from 0 without gaps."""
 
+    def __post_init__(self) -> None:
+        found = self.scores.samples if isinstance(self.scores, RowMetric) else np.shape(self.scores)[-1]
+        if found != len(self.groups):
+            raise DataError(f"groups: expected one for each of {found} samples, found {len(self.groups)}")
+
 
 Scores: TypeAlias = ArrayLike | RowMetric | Grouped
 """Scores of one method: (seeds, samples), or (samples,) for one seed, of per-sample scores; or a metric of
@@ -49,7 +56,8 @@ def scores_of(
     task: Task | Target, runs: Sequence[Predictions], metric: str, *, groups: Mapping[str, str] | None = None
 ) -> Scores:
     """Scores of a method's runs, one per seed and of the same samples: (seeds, samples) where the metric is a
-    mean over samples, a `RowMetric` otherwise; `Grouped` where `groups` names the group of each id.
+    mean over samples, a `RowMetric` otherwise; `Grouped` where `groups` names the group of an id and these
+    samples are of `FEWEST_GROUPS` or more.
 
     Raises:
         ConfigError: If the task has no such metric.
@@ -66,9 +74,11 @@ def scores_of(
         if scores
         else RowMetric(runs=tuple(row_metric(task, run, metric) for run in runs), samples=len(runs[0].ids))
     )
-    if not groups or not runs[0].ids:
+    if not groups:
         return found
-    names = [groups[identity] for identity in runs[0].ids]
+    names = [groups.get(identity, identity) for identity in counted_ids(task, runs[0], metric)]
+    if len(set(names)) < FEWEST_GROUPS:
+        return found
     return Grouped(scores=found, groups=np.unique(names, return_inverse=True)[1].reshape(-1))
 
 

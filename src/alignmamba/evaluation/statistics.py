@@ -433,7 +433,10 @@ def _difference(
         p_value = mcnemar_exact(a.binary, b.binary)
     elif error <= _SAME * max(1.0, abs(difference)):
         # every sample differs by as much: as likely as a coin that falls on one side each time
-        p_value = 1.0 if abs(difference) <= _SAME else min(1.0, 2.0 ** (1 - a.samples))
+        chance = min(1.0, 2.0 ** (1 - int(a.samples / inflation)))
+        p_value = 1.0 if abs(difference) <= _SAME else chance
+        if chance >= 1 - confidence:  # so few say nothing of how large a difference is
+            error, reach = math.inf, math.inf
     else:
         p_value = 2.0 * float(_special().stdtr(freedom, -abs(difference) / error))
     low, high = difference - reach, difference + reach

@@ -2,13 +2,9 @@
 
 import math
 from collections.abc import Mapping
-from typing import Final
 
-from alignmamba.evaluation.seed_variance import at_least
+from alignmamba.evaluation.seed_variance import FEWEST_GROUPS, at_least
 from alignmamba.evaluation.statistics import FEWEST_SEEDS, Standing, fold_inflation, refuse_outside
-
-FEWEST_GROUPS: Final = 10
-"""Groups of test samples from which on whole ones are drawn: of fewer, what they vary by is hardly known."""
 
 
 def power_note(name: str, samples: int, accuracy: float) -> str:
@@ -61,13 +57,13 @@ def reach_note(
     """One sentence: the difference that the test of a column can see, within the range of a metric; empty
     where nothing is compared.
     """
-    told = sorted(each.told_from for each in standings.values() if each.told_from is not None)
+    told = sorted(min(each.told_from, widest) for each in standings.values() if each.told_from is not None)
     if not told:
         return ""
     test = f"{name}: with {seeds} seed{'s' * (seeds > 1)} and {samples} test samples the test distinguishes"
-    if told[0] >= widest:
+    if told[0] >= widest or not math.isfinite(told[-1]):
         return f"{test} no method from the best, however far apart they are."
-    least, most = (f"{min(value, widest):.{digits}f}" for value in (told[0], told[-1]))
+    least, most = (f"{value:.{digits}f}" for value in (told[0], told[-1]))
     span = least if least == most else f"{least} to {most}, depending on the method,"
     return (
         f"{test} a method from the best if they differ by about {span} or more; what differs by less is"

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from alignmamba.contracts import Corpus
+from alignmamba.contracts import Corpus, Role
 from alignmamba.errors import ConfigError
 from alignmamba.recipes.configuration import check_config
 from alignmamba.recipes.experiments.ablation import AblationOptions
@@ -37,16 +37,30 @@ class Ignored:
 
 
 @pytest.mark.parametrize(
-    ("groups", "said"),
+    ("groups", "kind", "said"),
     [
-        (0, ""),
-        (4, "Test samples come in 4 groups, such as speakers or videos: too few to draw whole ones."),
-        (12, "Test samples come in 12 groups, such as speakers or videos: intervals and tests draw whole gr"),
-        (36, ""),
+        (0, "classification", ""),
+        (
+            4,
+            "classification",
+            "Test samples come in 4 groups, such as speakers or videos: too few to",
+        ),
+        (
+            12,
+            "regression",
+            "Test samples come in 12 groups, such as speakers or videos: intervals",
+        ),
+        (
+            12,
+            "classification",
+            "Test samples come in 12 groups, such as speakers or videos: intervals",
+        ),
+        (36, "regression", ""),
     ],
 )
-def test_tables_know_of_groups(groups: int, said: str, tmp_path: Path) -> None:
-    made = write_small_corpus(tmp_path / "made", groups=groups, sizes={"train": 24, "valid": 24, "test": 36})
+def test_tables_know_of_groups(groups: int, kind: str, said: str, tmp_path: Path) -> None:
+    sizes: dict[Role, int] = {"train": 24, "valid": 24, "test": 36}
+    made = write_small_corpus(tmp_path / "made", groups=groups, sizes=sizes, kind=kind)
     asked = ComparisonOptions(models=("references",), seeds=1, without_alone=True)
     plan = plan_experiment(asked, check_config({"data": made.location}), out=tmp_path / "grid")
     run_experiment(plan, GridEngine(), command=["made", "here"], progress=Ignored())
@@ -54,6 +68,18 @@ def test_tables_know_of_groups(groups: int, said: str, tmp_path: Path) -> None:
     notes = [note for note in table.notes if note.startswith("Test samples come")]
     assert [note[: len(said)] for note in notes] == [said] * bool(said)
     assert any("McNemar" in note for note in table.notes) == (groups != 12)
+    assert all(entry.low is not None for row in table.entries for entry in row if entry and entry.mean)
+
+
+def test_folds_that_cut_a_subset_know_the_groups_of_all_samples(tmp_path: Path) -> None:
+    made = write_small_corpus(tmp_path / "made", groups=5, sizes={"train": 20, "valid": 20, "test": 20})
+    asked = ComparisonOptions(models=("references",), seeds=1, folds=3, without_alone=True)
+    base = check_config({"data": made.location, "subset": {"size": 9}})
+    plan = plan_experiment(asked, base, out=tmp_path / "grid")
+    run_experiment(plan, GridEngine(), command=["made", "here"], progress=Ignored())
+    result = sum_up(plan.directory)
+    assert any("come in 15 groups" in note for note in result.tables[0].notes)
+    assert json.loads((plan.directory / "experiment.json").read_text())["test_samples"] == 60
 
 
 @pytest.mark.parametrize(

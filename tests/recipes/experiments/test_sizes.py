@@ -263,6 +263,16 @@ def test_folds_of_uneven_groups_learn_from_as_many_samples_as_the_header_says(tm
     assert tables(path)["sizes-mae"].caption == "Columns are samples of train of each fold."
 
 
+def test_even_folds_learn_from_the_whole_of_train_as_runs_without_a_size(tmp_path: Path) -> None:
+    made = write_small_corpus(tmp_path / "even", sizes={"train": 20, "valid": 20, "test": 20})
+    asked = SizesOptions(models=("references",), seeds=2, folds=3, sizes=(5, 400), without_alone=True)
+    plan = plan_experiment(asked, base(made, model="best-constant", options={}), out=tmp_path / "out")
+    whole = [each.config.subset.size for each in plan.cells if each.column == "20"]
+    assert set(whole) == {0}
+    assert len(whole) == 2 * 2 * 3
+    assert plan.experiment.facts(asked, plan.corpus, plan.cells) == {"train_samples": 20}
+
+
 def test_what_does_not_go_with_sizes_is_refused(corpus: Corpus, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"subset\.size: found 5, but the grid gives every run its own"):
         plan_experiment(SizesOptions(), base(corpus, subset={"size": 5}), out=tmp_path / "out")

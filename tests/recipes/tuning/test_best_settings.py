@@ -3,19 +3,21 @@
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
 from alignmamba.errors import CheckpointError, ConfigError
 from alignmamba.methods import METHODS
-from alignmamba.recipes.configuration import RunConfig, check_config
+from alignmamba.recipes.configuration import RunConfig, check_config, dotted
 from alignmamba.recipes.experiments.cells import Cell
 from alignmamba.recipes.experiments.comparison import ComparisonOptions
 from alignmamba.recipes.experiments.grid_run import plan_experiment
 from alignmamba.recipes.tuning import tuning_worker
+from alignmamba.recipes.tuning.best_settings import _refuse_other_data
 from alignmamba.recipes.tuning.trial_run import drawn
-from alignmamba.recipes.tuning.tuning_directory import TuningDirectory
+from alignmamba.recipes.tuning.tuning_directory import TuningDirectory, TuningRecord
 from alignmamba.recipes.tuning.tuning_plan import TuningOptions, plan_tuning
 from alignmamba.recipes.tuning.tuning_results import outcomes
 from alignmamba.recipes.tuning.tuning_worker import work
@@ -145,6 +147,16 @@ def test_settings_that_decide_the_corpus_must_be_the_same(
         _cells(tuned, tmp_path / "grid", smaller, MODEL)
 
 
+def test_further_targets_may_leave_options_out(tmp_path: Path) -> None:
+    asked = check_config({"data": "corpus", "targets": {"joy": {"modality": "text"}}})
+    held = dict(dotted(asked.model_dump(mode="json", exclude_unset=True, exclude={"data"})))
+    record = cast(TuningRecord, SimpleNamespace(held=held))
+    _refuse_other_data(tmp_path, record, asked)
+    other = check_config({"data": "corpus", "targets": {"joy": {"modality": "text", "weight": 0.5}}})
+    with pytest.raises(ConfigError, match=r"tuned with targets\.joy\.weight=1\.0, found 0\.5"):
+        _refuse_other_data(tmp_path, record, other)
+
+
 def test_references_have_what_the_search_held_and_readers_must_be_tuned(
     search: Callable[..., Path], corpus: Path, tmp_path: Path
 ) -> None:
@@ -172,7 +184,7 @@ def test_seeds_take_the_settings_of_several_searches_in_turn(
     best = [outcomes(TuningDirectory(path))[0].settings["fit.learning_rate"] for path in paths]
     assert rates == [best[0], best[1], best[0], best[1]]
     assert best[0] != best[1]
-    facts = plan.experiment.facts(asked, plan.corpus)["tuned"]
+    facts = plan.experiment.facts(asked, plan.corpus, plan.cells)["tuned"]
     assert (facts["searches"], facts["methods"][MODEL]["trials"]) == (2, 3)
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -188,6 +189,18 @@ def test_a_subset_is_cut_from_the_train_split_of_each_fold(corpus: Path, tmp_pat
     assert plan.valid_samples == len(seen)
     valid = [identity for each in plan.repeats for identity in each.corpus.split("valid").ids]
     assert sorted(valid) == sorted(seen), "valid is not cut"
+
+
+def test_a_subset_that_no_fold_has_is_drawn_again_instead(tmp_path: Path) -> None:
+    write_small_corpus(tmp_path / "corpus", sizes={"train": 40, "valid": 5})
+    base = check_config({**TINY, "data": str(tmp_path / "corpus"), "subset": {"size": 40}})
+    plan = plan_tuning(TuningOptions(trials=1, methods=("late-fusion",)), base, out=tmp_path / "out")
+    assert (plan.record.repeats, plan.record.folds) == (3, 0)
+    assert [len(each.corpus.split("train")) for each in plan.repeats] == [40] * 3
+    asked = TuningOptions(trials=1, methods=("late-fusion",), folds=5)
+    said = "folds: found 5, which leave fewer samples to learn from than subset.size=40; take --repeats"
+    with pytest.raises(ConfigError, match=re.escape(said)):
+        plan_tuning(asked, base, out=tmp_path / "other")
 
 
 def test_groups_are_dealt_whole_and_few_of_them_make_fewer_folds(tmp_path: Path) -> None:

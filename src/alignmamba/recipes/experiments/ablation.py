@@ -13,6 +13,7 @@ from alignmamba.recipes.experiments.columns import (
     metric_column,
     metrics_table,
     of_each_target,
+    of_groups,
 )
 from alignmamba.recipes.experiments.experiment_kind import (
     GridExperiment,
@@ -67,5 +68,6 @@ class Ablation(GridExperiment[AblationOptions, Analysis]):
             notes=(
                 "Intervals and p values are those of a paired test over seeds and samples; what"
                 " differences vary by over seeds is pooled over all variants.",
+                *of_groups(grid),
             ),
         )

@@ -16,6 +16,7 @@ from alignmamba.evaluation.metrics import (
     METRICS,
     RANGES,
     column_names,
+    known_part,
     metric_names,
     sample_scores,
     score,
@@ -31,6 +32,7 @@ from alignmamba.evaluation.statistics import (
     over_seeds,
 )
 from alignmamba.evaluation.statistics_notes import (
+    groups_note,
     interval_note,
     marks_note,
     power_note,
@@ -69,8 +71,12 @@ class Column:
     """Methods that no seed changes."""
     inflation: float = 1.0
     """Factor on the variance by the samples, see `fold_inflation`."""
-    grouped: bool = False
-    """Whole groups of samples are drawn."""
+
+    @cached_property
+    def grouped(self) -> bool:
+        """True where whole groups of samples are drawn."""
+        name = next((name for name, values in self.values.items() if values), None)
+        return name is not None and isinstance(self.scores(name, sorted(self.values[name])), Grouped)
 
     @property
     def methods(self) -> list[str]:
@@ -156,13 +162,12 @@ def metric_column(
             row for row, runs in said.items() if all(each.ids == grid.ids for each in runs.values())
         ),
         scores=lambda row, seeds: scores_of(
-            grid.task, [said[row][seed] for seed in seeds], metric, groups=grid.drawn_groups
+            grid.task, [said[row][seed] for seed in seeds], metric, groups=grid.plan.test_groups
         ),
         higher_is_better=HIGHER_IS_BETTER[metric],
         bounds=RANGES[metric],
         fixed=frozenset(fixed),
         inflation=fold_inflation(grid.plan.folds),
-        grouped=bool(grid.drawn_groups),
     )
 
 
@@ -187,7 +192,6 @@ def combined(
         bounds=(sum(map(min, ends)), sum(map(max, ends))),
         marked=marked,
         inflation=columns[0].inflation,
-        grouped=columns[0].grouped,
     )
 
 
@@ -346,7 +350,18 @@ def notes_on(
         *_whose_settings(grid),
         *_references(grid, column),
         *_weights(grid, at),
+        *of_groups(grid),
     ]
+
+
+def of_groups(grid: Grid) -> Iterator[str]:
+    """Note on the groups of the samples whose target is known, if any are shared."""
+    first = next((run for runs in grid.predictions_of.values() for run in runs.values()), None)
+    if first is not None and grid.plan.test_groups:
+        ids = known_part(grid.task, first).ids
+        groups = len({grid.plan.test_groups.get(identity, identity) for identity in ids})
+        if groups < len(ids):
+            yield groups_note(groups)
 
 
 def _notes_on_marks(columns: Mapping[str, Column]) -> Iterator[str]:

@@ -141,9 +141,9 @@ class Comparison(GridExperiment[ComparisonOptions, Analysis]):
             rows = ", ".join(replaced[key])
             yield f"{key}={given[key]} gives way to what the search found or held, for {rows}"
 
-    def facts(self, asked: ComparisonOptions, corpus: Corpus) -> Mapping[str, Any]:
+    def facts(self, asked: ComparisonOptions, corpus: Corpus, cells: Sequence[Cell]) -> Mapping[str, Any]:
         """Number of trials and cost of the search whose settings are used."""
-        del corpus
+        del corpus, cells
         if not asked.tuned:
             return {}
         from alignmamba.recipes.tuning.best_settings import search_facts
@@ -207,10 +207,10 @@ def _searched(asked: ComparisonOptions, base: RunConfig, corpus: Corpus) -> "lis
 
     paths = [Path(path) for path in asked.tuned]
     tuned = [name for name in asked.models if name not in REFERENCES]
-    alone = len(corpus.modalities) > 1 and not asked.without_alone and base.model not in tuned
-    readers = [base.model] if alone else []
+    alone = len(corpus.modalities) > 1 and not asked.without_alone
+    readers = [base.model] if alone and base.model not in (*tuned, *REFERENCES) else []
     found = [best_settings(path, base, corpus, tuned, readers=readers) for path in paths]
-    refuse_unlike(paths, tuned)
+    refuse_unlike(paths, [*tuned, *readers])
     return found
 
 

@@ -110,9 +110,9 @@ class GridExperiment(Experiment[GridOptionsT], Generic[GridOptionsT, AnalysisT])
         del asked, base, cells
         yield from ()
 
-    def facts(self, asked: GridOptionsT, corpus: Corpus) -> Mapping[str, Any]:
+    def facts(self, asked: GridOptionsT, corpus: Corpus, cells: Sequence[Cell]) -> Mapping[str, Any]:
         """Record in ``experiment.json`` besides options and corpus."""
-        del asked, corpus
+        del asked, corpus, cells
         return {}
 
     def analyse(self, run: LoadedRun, analysis: AnalysisT, out: Path) -> None:

@@ -9,7 +9,7 @@ from typing import Self, TypeVar
 
 from alignmamba.contracts import Predictions, Role, Target, Task
 from alignmamba.evaluation.metrics import part_of
-from alignmamba.evaluation.statistics_notes import FEWEST_GROUPS, folds_note, groups_note
+from alignmamba.evaluation.statistics_notes import folds_note
 from alignmamba.recipes.experiments.cells import ExperimentRecord, State
 from alignmamba.recipes.run_directory import METRICS
 from alignmamba.recipes.run_records import RunFacts, read_record
@@ -96,12 +96,6 @@ class Grid:
         """Seed to predictions of one place, as far as its runs are finished."""
         return self.predictions_of.get((row, column), {})
 
-    @property
-    def drawn_groups(self) -> Mapping[str, str]:
-        """Group of each test sample, where intervals and tests draw whole ones; empty where they do not."""
-        named = self.plan.test_groups
-        return named if len(set(named.values())) >= FEWEST_GROUPS else {}
-
     @cached_property
     def ids(self) -> tuple[str, ...]:
         """The samples that methods are compared on: the most that any of them was scored on."""
@@ -122,12 +116,6 @@ class Grid:
         """Missing parts, with the reason of each."""
         said = (*self._notes_on_runs(), *self._notes_on_samples())
         return tuple(" ".join(each.split()) for each in said)
-
-    @property
-    def notes_on_intervals(self) -> tuple[str, ...]:
-        """Notes for tables with intervals alone."""
-        groups = len(set(self.plan.test_groups.values()))
-        return (groups_note(groups),) if groups else ()
 
     def _notes_on_runs(self) -> Iterator[str]:
         for key, why in self.failures.items():

@@ -8,7 +8,8 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from alignmamba.contracts import Config, Corpus
+from alignmamba.contracts import Config, Corpus, Split
+from alignmamba.data.training_subset import SubsetConfig
 from alignmamba.errors import ConfigError
 from alignmamba.evaluation.metrics import metric_names
 from alignmamba.evaluation.tables import ResultTable
@@ -21,7 +22,6 @@ from alignmamba.recipes.experiments.catalogue import cells_of, grid_of, grids, n
 from alignmamba.recipes.experiments.cells import Cell, ExperimentRecord, Job, State, jobs_of
 from alignmamba.recipes.experiments.engines import GridProgress, run_here, run_on_slurm, shard_of, threads_of
 from alignmamba.recipes.experiments.experiment_kind import GridExperiment, GridOptions
-from alignmamba.recipes.experiments.grid import Grid
 from alignmamba.recipes.experiments.grid_directory import JOBS, PLAN, ExperimentDirectory
 from alignmamba.recipes.experiments.grid_reader import read_grid
 from alignmamba.recipes.finished_run import refuse_unlabelled
@@ -179,7 +179,7 @@ def _summed_up(directory: ExperimentDirectory, plan: ExperimentRecord) -> Experi
     grid = read_grid(directory, plan)
     experiment = grids().get(grid.experiment)
     found = () if experiment is None else experiment.tables(grid)
-    tables = tuple(_noted(table, grid) for table in found)
+    tables = tuple(table.model_copy(update={"notes": (*table.notes, *grid.notes)}) for table in found)
     for table in tables:
         table.write(directory.path / "tables")
     for name, content in ({} if experiment is None else experiment.figures(tables)).items():
@@ -193,14 +193,8 @@ def _summed_up(directory: ExperimentDirectory, plan: ExperimentRecord) -> Experi
     )
 
 
-def _noted(table: ResultTable, grid: Grid) -> ResultTable:
-    """A table with the notes of its grid."""
-    entries = [entry for row in table.entries for entry in row if entry is not None]
-    more = grid.notes_on_intervals if any(entry.low is not None for entry in entries) else ()
-    return table.model_copy(update={"notes": (*table.notes, *grid.notes, *more)})
-
-
 def _facts(plan: ExperimentPlan, command: Sequence[str]) -> dict[str, Any]:
+    tested = _tested(plan)
     return {
         "experiment": plan.experiment.name,
         "settings": plan.options.model_dump(mode="json"),
@@ -211,28 +205,33 @@ def _facts(plan: ExperimentPlan, command: Sequence[str]) -> dict[str, Any]:
         "data": plan.base.data,
         "task": plan.corpus.task.model_dump(mode="json"),
         "modalities": [spec.name for spec in plan.corpus.modalities],
-        "test_samples": len(plan.corpus.split("test")) if not plan.options.folds else _samples(plan.corpus),
-        **({"test_groups": groups} if (groups := _test_groups(plan)) else {}),
+        "test_samples": sum(map(len, tested)),
+        **({"test_groups": groups} if (groups := _groups_of(tested)) else {}),
         "metrics": list(metric_names(plan.corpus.task)),
         "seeds": list(range(plan.options.seeds)),
         "missing": plan.base.missing.model_dump(mode="json"),
         **({} if plan.base.split_valid is None else {"split_valid": plan.base.split_valid}),
         **({"not_compared": dict(plan.not_compared)} if plan.not_compared else {}),
-        **plan.experiment.facts(plan.options, plan.corpus),
+        **plan.experiment.facts(plan.options, plan.corpus, plan.cells),
     }
 
 
-def _test_groups(plan: ExperimentPlan) -> dict[str, str]:
-    """Id of each sample that a run is tested on to its group; empty where each is of its own."""
-    splits = plan.corpus.splits.values() if plan.options.folds else (plan.corpus.split("test"),)
-    # the name of a lone sample is no other's: groups are names, and its own begins as none may
+def _tested(plan: ExperimentPlan) -> Sequence[Split]:
+    """Splits whose samples runs are tested on: with folds all of them, whole."""
+    if not plan.options.folds:
+        return (plan.corpus.split("test"),)
+    if not plan.base.subset.size:
+        return tuple(plan.corpus.splits.values())
+    whole = prepared(plan.base.model_copy(update={"subset": SubsetConfig()}))
+    return tuple(whole.corpus.splits.values())
+
+
+def _groups_of(splits: Sequence[Split]) -> dict[str, str]:
+    """Id of each sample to its group, by which the name of a lone one is no other's; empty where none is
+    shared.
+    """
     named = {each.id: each.group or f"\0{each.id}" for split in splits for each in split}
     return named if len(set(named.values())) < len(named) else {}
-
-
-def _samples(corpus: Corpus) -> int:
-    """Number of samples of all splits, each of which one fold is tested on."""
-    return sum(map(len, corpus.splits.values()))
 
 
 def shard_from(text: str) -> tuple[int, int]:

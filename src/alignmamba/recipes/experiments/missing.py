@@ -1,7 +1,7 @@
 """Table 1: methods at every missing rate."""
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
@@ -123,8 +123,9 @@ class Missing(GridExperiment[MissingOptions, MissingAnalysis]):
                 else:
                     yield cell(name, config.model_copy(update={"missing": missing}), corpus, column=column)
 
-    def facts(self, asked: MissingOptions, corpus: Corpus) -> Mapping[str, Any]:
+    def facts(self, asked: MissingOptions, corpus: Corpus, cells: Sequence[Cell]) -> Mapping[str, Any]:
         """Record the rates that change nothing."""
+        del cells
         return {"rates_left_out": sorted(set(asked.rates) - set(asked.rates_for(corpus)))}
 
     def analyse(self, run: LoadedRun, analysis: MissingAnalysis, out: Path) -> None:

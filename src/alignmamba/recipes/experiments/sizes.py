@@ -23,6 +23,7 @@ from alignmamba.recipes.experiments.columns import (
     metric_column,
     notes_on,
     of_each_target,
+    of_groups,
     plain_table,
     table_of,
     tabled,
@@ -70,11 +71,9 @@ class SizesOptions(BesideOptions):
         """Sizes of a train split of `whole` samples that differ, from the smallest."""
         return tuple(sorted({min(size, whole) for size in self.sizes}))
 
-    def subset(self, size: int, corpus: Corpus, seed: int) -> SubsetConfig:
-        """Part of train of that size; of the whole, no part. Folds, whose train splits differ in size, always
-        have a part.
-        """
-        if size == len(corpus.split("train")) and not self.folds:
+    def subset(self, size: int, seed: int, *, whole: bool) -> SubsetConfig:
+        """Part of train of that size; no part of the `whole`."""
+        if whole:
             return SubsetConfig()
         return SubsetConfig(size=size, seed=seed, across_groups=self.across_groups, cut_valid=self.cut_valid)
 
@@ -102,14 +101,15 @@ class Sizes(GridExperiment[SizesOptions, MissingAnalysis]):
 
     def cells(self, asked: SizesOptions, base: RunConfig, corpus: Corpus) -> Iterator[Cell]:
         """Every row at every size. All rows of a seed learn from the same samples."""
-        return self._cells(asked, base, corpus, len(corpus.split("train")))
+        return self._cells(asked, base, corpus, [len(corpus.split("train"))])
 
     def seeded_cells(self, asked: SizesOptions, base: RunConfig, corpus: Corpus) -> Iterator[Cell]:
         """Cells for all seeds, at the sizes that the train split of every fold has."""
-        parts = [prepared(run).corpus for run in of_folds(base, asked.folds)] if asked.folds else [corpus]
-        whole = min(len(part.split("train")) for part in parts)
+        _refuse_own_size(base)
+        folds = of_folds(base, asked.folds) if asked.folds else []
+        sizes = [len(prepared(run).corpus.split("train")) for run in folds] or [len(corpus.split("train"))]
         for run in drawn_runs(asked, base):
-            yield from self._cells(asked, run, corpus, whole)
+            yield from self._cells(asked, run, corpus, sizes)
 
     def notes(self, asked: SizesOptions, base: RunConfig, cells: Sequence[Cell]) -> Iterator[str]:
         """Sizes that train does not have."""
@@ -121,19 +121,20 @@ class Sizes(GridExperiment[SizesOptions, MissingAnalysis]):
             stand = "stand" if len(beyond) > 1 else "stands"
             yield f"sizes: {' and '.join(map(str, beyond))} {stand} for the {most} samples that {each}"
 
-    def _cells(self, asked: SizesOptions, base: RunConfig, corpus: Corpus, whole: int) -> Iterator[Cell]:
-        if base.subset.size:
-            raise ConfigError(
-                f"subset.size: found {base.subset.size}, but the grid gives every run its own; take --sizes"
-            )
+    def _cells(
+        self, asked: SizesOptions, base: RunConfig, corpus: Corpus, train_sizes: Sequence[int]
+    ) -> Iterator[Cell]:
+        _refuse_own_size(base)
         if base.fit.rates and asked.pretrained_rate != 1:
             raise ConfigError("pretrained_rate: found beside fit.rates, expected one of the two")
-        sizes = asked.sizes_for(whole)
-        smallest = asked.subset(sizes[0], corpus, base.seed)
+        sizes = asked.sizes_for(min(train_sizes))
+        smallest = asked.subset(sizes[0], base.seed, whole=sizes[0] == max(train_sizes))
         if smallest.size:
             subset_of(corpus, smallest)  # what the smallest can do without, larger ones can
         for size in sizes:
-            run = base.model_copy(update={"subset": asked.subset(size, corpus, base.seed)})
+            run = base.model_copy(
+                update={"subset": asked.subset(size, base.seed, whole=size == max(train_sizes))}
+            )
             rows = list(rows_beside(asked, run, corpus, column=str(size)))
             if asked.pretrained:
                 at = next((place for place, each in enumerate(rows) if each.row == base.model), 0)
@@ -149,9 +150,10 @@ class Sizes(GridExperiment[SizesOptions, MissingAnalysis]):
                         predictions=f"analysis/{analysis.name}/predictions_missing.csv",
                     )
 
-    def facts(self, asked: SizesOptions, corpus: Corpus) -> Mapping[str, Any]:
-        """Record how many samples the whole of train has."""
-        del asked
+    def facts(self, asked: SizesOptions, corpus: Corpus, cells: Sequence[Cell]) -> Mapping[str, Any]:
+        """Record how many samples the whole of train has; with folds, if any run learns from the whole."""
+        if asked.folds and all(each.config.subset.size for each in cells):
+            return {}
         return {"train_samples": len(corpus.split("train"))}
 
     def tables(self, grid: Grid) -> Iterator[ResultTable]:
@@ -178,6 +180,13 @@ class Sizes(GridExperiment[SizesOptions, MissingAnalysis]):
             if not any(column.endswith(_P_VALUE) for column in table.columns):
                 files |= drawn(table.name, _curves(table))
         return files
+
+
+def _refuse_own_size(base: RunConfig) -> None:
+    if base.subset.size:
+        raise ConfigError(
+            f"subset.size: found {base.subset.size}, but the grid gives every run its own; take --sizes"
+        )
 
 
 def _started(asked: SizesOptions, base: RunConfig, corpus: Corpus, *, column: str) -> Cell:
@@ -212,7 +221,7 @@ def _columns_at(grid: Grid, rate: str) -> dict[str, str]:
 
 def _fixed(grid: Grid, size: str) -> tuple[str, ...]:
     """Methods that no seed changes: of a part of train every seed draws another one."""
-    return tuple(REFERENCES) if int(size) == grid.plan.train_samples and not grid.plan.folds else ()
+    return tuple(REFERENCES) if int(size) == grid.plan.train_samples else ()
 
 
 def _scores(grid: Grid, metric: str, rate: str) -> ResultTable:
@@ -272,7 +281,11 @@ def _differences(grid: Grid, metric: str) -> ResultTable:
         entries=tuple(
             tuple(entry for part in parts for entry in part[number]) for number in range(len(rows))
         ),
-        notes=("Intervals and p values are those of a paired test over seeds and samples.", *_notes(grid)),
+        notes=(
+            "Intervals and p values are those of a paired test over seeds and samples.",
+            *_notes(grid),
+            *of_groups(grid),
+        ),
     )
 
 

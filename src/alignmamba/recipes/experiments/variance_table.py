@@ -41,7 +41,7 @@ def variance_tables(grid: Grid) -> Iterator[ResultTable]:
         rows=grid.rows,
         columns=tuple(sources),
         entries=tuple(tuple(_entry(found[row].get(source)) for source in sources) for row in grid.rows),
-        notes=tuple(_notes(grid)),
+        notes=tuple(_notes(grid, column)),
     )
 
 
@@ -80,7 +80,7 @@ def _parts(grid: Grid, column: Column, row: str, metric: str) -> Mapping[str, fl
     return {**samples, BOTH: level.between - level.within}
 
 
-def _notes(grid: Grid) -> Iterator[str]:
+def _notes(grid: Grid, column: Column) -> Iterator[str]:
     """Notes on the estimates, and on sources that the design does not separate."""
     folds, searches = grid.plan.folds, _searches(grid)
     if folds:
@@ -90,8 +90,9 @@ def _notes(grid: Grid) -> Iterator[str]:
             " an estimate is negative."
         )
     else:
+        drawn = "whole groups of test samples" if column.grouped else "the test samples"
         yield (
-            f"{SAMPLES}: bootstrap over the test samples, of one trained model. {SEED}: variance over seeds"
+            f"{SAMPLES}: bootstrap over {drawn}, of one trained model. {SEED}: variance over seeds"
             " beyond what single samples explain; 0 where an estimate is negative."
         )
         if grid.plan.split_valid is None:

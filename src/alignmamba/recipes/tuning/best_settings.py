@@ -1,11 +1,12 @@
 """Best settings of a search for a comparison of methods, refused where means were not equal."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
 from alignmamba.contracts import Corpus
+from alignmamba.data.further_targets import FurtherConfig
 from alignmamba.errors import ConfigError
 from alignmamba.extras import require
 from alignmamba.methods import METHODS
@@ -51,13 +52,13 @@ def best_settings(
         )
     _refuse_other_data(path, record, base)
     found = {each.method: each for each in outcomes(directory)}
-    _refuse_unequal(path, found, methods)
     for name in readers:
         if name not in found or found[name].score is None:
             raise ConfigError(
                 f"tuned {path}: single modalities are read by {name}, which has no finished trial; tune it"
                 " too, or take --without-alone"
             )
+    _refuse_unequal(path, found, [*methods, *readers])
     return BestSettings(
         held={key: value for key, value in record.held.items() if key.startswith(LAID_OVER)},
         settings={name: {**_later(name, record), **each.settings} for name, each in found.items()},
@@ -67,7 +68,8 @@ def best_settings(
 def _refuse_other_data(path: Path, record: TuningRecord, base: RunConfig) -> None:
     """Refuse settings that decide what is learned from where a search had others."""
     aside = (*LAID_OVER, "seed", "model", "data", "engine.")
-    mine, silent = dict(dotted(base.model_dump(mode="json"))), _silent()
+    mine = dict(dotted(base.model_dump(mode="json")))
+    silent = _silent({key.split(".")[1] for key in (*record.held, *mine) if key.startswith("targets.")})
     for key in dict.fromkeys((*record.held, *mine)):
         tuned = record.held.get(key, silent.get(key))
         if not key.startswith(aside) and mine.get(key) != tuned:
@@ -76,9 +78,10 @@ def _refuse_other_data(path: Path, record: TuningRecord, base: RunConfig) -> Non
             )
 
 
-def _silent() -> dict[str, Any]:
-    """Settings of a search that nobody set."""
-    return dict(dotted(RunConfig().model_dump(mode="json")))
+def _silent(targets: Collection[str]) -> dict[str, Any]:
+    """Settings of a search that nobody set, those of further targets among them."""
+    further = {name: FurtherConfig().model_dump(mode="json") for name in targets}
+    return dict(dotted({**RunConfig().model_dump(mode="json"), "targets": further}))
 
 
 def _later(name: str, record: TuningRecord) -> dict[str, Any]:

@@ -144,26 +144,35 @@ def trainings_of(base: RunConfig, asked: tuple[int | None, int | None]) -> tuple
     """
     first = _without_test(prepared(base))
     repeats, folds = asked
-    if repeats is None and not folds:
-        repeats = 1
-        if "valid" in first.corpus.splits and len(first.corpus.split("valid")) < LARGE_VALID:
-            folds = min(SMALL_FOLDS, validation_units(first.corpus))
-            repeats, folds = (SMALL_REPEATS, 0) if folds < 2 else (1, folds)
-    if folds:
-        whole = _without_test(prepared(base.model_copy(update={"subset": SubsetConfig()})))
-        parts = validation_folds(whole.corpus, folds, seed=base.seed)
-        if base.subset.size:
-            parts = tuple(subset_of(part, base.subset).corpus for part in parts)
+    valid = first.corpus.splits.get("valid", ())
+    small = repeats is None and not folds and 0 < len(valid) < LARGE_VALID
+    parts = _folds_of(base, SMALL_FOLDS if small else folds or 0, at_most=small)
+    if parts and min(len(part.split("train")) for part in parts) >= base.subset.size:
+        cut = [subset_of(part, base.subset).corpus if base.subset.size else part for part in parts]
         return tuple(
             replace(first, corpus=corpus, config=_seeded(first.config, number))
-            for number, corpus in enumerate(parts)
-        ), folds
+            for number, corpus in enumerate(cut)
+        ), len(cut)
+    if folds:
+        raise ConfigError(
+            f"folds: found {folds}, which leave fewer samples to learn from than subset.size="
+            f"{base.subset.size}; take --repeats"
+        )
+    if small:
+        repeats = SMALL_REPEATS
     others = range(1, repeats or 1)
     if base.split_valid is None:
         again = (replace(first, config=_seeded(first.config, number)) for number in others)
     else:
         again = (_without_test(prepared(_seeded(base, number))) for number in others)
     return (first, *again), 0
+
+
+def _folds_of(base: RunConfig, number: int, *, at_most: bool) -> tuple[Corpus, ...]:
+    """Train and valid, dealt whole; none for a number below two, which `at_most` there may be of groups."""
+    whole = _without_test(prepared(base.model_copy(update={"subset": SubsetConfig()}))).corpus
+    number = min(number, validation_units(whole)) if at_most else number
+    return validation_folds(whole, number, seed=base.seed) if number >= 2 else ()
 
 
 def _seeded(config: RunConfig, number: int) -> RunConfig:

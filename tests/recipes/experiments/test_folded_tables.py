@@ -71,6 +71,29 @@ def test_tables_know_of_groups(groups: int, kind: str, said: str, tmp_path: Path
     assert all(entry.low is not None for row in table.entries for entry in row if entry and entry.mean)
 
 
+def test_a_corpus_that_an_experiment_can_say_nothing_of_is_refused(tmp_path: Path) -> None:
+    made = write_small_corpus(tmp_path / "made", sizes={"train": 20, "valid": 20, "test": 5})
+    one = check_config({**TINY, "data": made.location, "modalities": ["text"]})
+    asked = MissingOptions(models=("late-fusion",), seeds=1)
+    with pytest.raises(ConfigError, match=r"protocol: corpus 'small' has one modality, .* expected tokens"):
+        plan_experiment(asked, one, out=tmp_path / "grid")
+    assert plan_experiment(asked.model_copy(update={"protocol": "tokens"}), one, out=tmp_path / "grid").cells
+    both = check_config({**TINY, "data": made.location})
+    with pytest.raises(ConfigError, match="distance: test has 4 samples with both 'text' and 'audio', expe"):
+        plan_experiment(DistanceOptions(seeds=1), both, out=tmp_path / "grid")
+
+
+def test_a_draw_of_valid_for_each_seed_is_named_among_what_scores_vary_by(tmp_path: Path) -> None:
+    made = write_small_corpus(tmp_path / "made", sizes={"train": 40, "test": 20})
+    asked = ComparisonOptions(models=("references",), seeds=2, without_alone=True)
+    base = check_config({"data": made.location, "split_valid": 0.25})
+    plan = plan_experiment(asked, base, out=tmp_path / "grid")
+    run_experiment(plan, GridEngine(), command=["made", "here"], progress=Ignored())
+    notes = " ".join(sum_up(plan.directory).tables[-1].notes)
+    assert "Each seed draws its own valid split from train: seed of training includes what that" in notes
+    assert "--folds shows" not in notes
+
+
 def test_folds_that_cut_a_subset_know_the_groups_of_all_samples(tmp_path: Path) -> None:
     made = write_small_corpus(tmp_path / "made", groups=5, sizes={"train": 20, "valid": 20, "test": 20})
     asked = ComparisonOptions(models=("references",), seeds=1, folds=3, without_alone=True)

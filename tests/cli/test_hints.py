@@ -110,6 +110,8 @@ def test_every_setting_is_listed_with_its_meaning(capsys: pytest.CaptureFixture[
     assert {"preset=default", "options.pool_by=modality", "options.encoder.kernel_size=11"} <= set(lines)
     assert main(["train", "--settings", "--preset", "paper"]) == 0
     assert "options.pool_by=sequence" in capsys.readouterr().out.splitlines()
+    assert main(["train", "--settings", "--model", "mult"]) == 0
+    assert {"options.encoder.kind=none", "model=mult"} <= set(capsys.readouterr().out.splitlines())
 
 
 @pytest.mark.parametrize("key", ["fit.nesterov", "fit.optimizer", "fit.scheduler", "loader.shuffle"])

@@ -459,7 +459,12 @@ def settings_of(model: str, preset: str = "default") -> Iterator[Setting]:
         raise ConfigError(
             f"model: found {model!r}, expected one of {', '.join(METHODS)}{nearest(model, METHODS)}"
         )
-    laid = {"options": METHODS[model].network.config_class.laid(preset, {}), "model": model, "preset": preset}
+    own = {name: info.default for name, info in _options(model).items() if isinstance(info.default, Config)}
+    options = merged(
+        {name: default.model_dump(mode="json") for name, default in own.items()},
+        METHODS[model].network.config_class.laid(preset, {}),
+    )
+    laid = {"options": options, "model": model, "preset": preset}
     published = dict(dotted(merged(merged(laid, METHODS[model].settings), METHODS[model].required)))
     for key, info in (*_leaves(RunConfig.model_fields), *_leaves(_options(model), "options.")):
         if key != "options":

@@ -237,7 +237,11 @@ def _notes_on_tuning(grid: Grid) -> Iterator[str]:
             " both are a little optimistic."
         )
     yield f"Seconds that the search took: {cost}."
-    yield "A single modality has the settings of the model that reads it, which were not tuned for it alone."
+    if any(row.endswith(" alone") for row in grid.rows):
+        yield (
+            "A single modality has the settings of the model that reads it, which were not tuned for it"
+            " alone."
+        )
 
 
 def _cost(grid: Grid, row: str) -> tuple[Entry | None, Entry | None]:

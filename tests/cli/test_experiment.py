@@ -21,7 +21,7 @@ from alignmamba.recipes.display import duration
 from alignmamba.recipes.experiments.cells import Job
 from alignmamba.recipes.experiments.efficiency import Figures
 from cli.conftest import Said
-from small_run import SETTINGS
+from small_run import SETTINGS, write_small_corpus
 
 Cli = Callable[..., Said]
 
@@ -167,6 +167,16 @@ def test_options_of_other_experiments_change_nothing(cli: Cli, corpus: Path, tmp
     assert json.loads(both.out) == json.loads(alone.out)
     assert "note: distance ignores --rates, an option of missing" in both.err
     assert "note: distance ignores" not in alone.err
+
+
+def test_what_another_experiment_needs_of_a_corpus_stops_none(cli: Cli, tmp_path: Path) -> None:
+    made = write_small_corpus(tmp_path / "few", sizes={"train": 12, "valid": 6, "test": 3})
+    given = ("--data", made.location, "--models", "best-constant", "--set", "modalities=[text]")
+    code, _, err = cli("experiment", "comparison", *given, "--dry-run", "--out", tmp_path / "grid")
+    assert (code, err.count("error")) == (0, 0)
+    code, _, err = cli("experiment", "missing", *given, "--dry-run", "--out", tmp_path / "grid")
+    assert code == 2
+    assert "protocol: corpus 'small' has one modality" in err
 
 
 def test_a_directory_that_is_something_else_is_left_alone(cli: Cli, corpus: Path, tmp_path: Path) -> None:

@@ -707,6 +707,8 @@ def test_few_samples_are_never_certain() -> None:
     right = {"a": np.ones((3, 3)), "b": np.zeros((3, 3))}
     assert compare_to("a", right)["b"].adjusted_p_value == pytest.approx(0.25)
     assert compare_to_best(right, higher_is_better=True)["b"].mark == "level"
+    one_run = compare_to("a", {"a": np.ones((1, 5)), "b": np.zeros((1, 5))})
+    assert one_run["b"].told_from == math.inf, "McNemar's p is .06"
     two = paired_bootstrap(np.ones((1, 2)), np.zeros((1, 2)))
     assert (two.p_value, two.low, two.high) == (0.5, -math.inf, math.inf)
     of_folds = interval(np.ones((3, 3)), bounds=SHARE, inflation=4.0)

@@ -429,16 +429,17 @@ def _difference(
     error, freedom = error_of(of_samples, vary, (methods - 1.0) * (seeds - 1.0), seeds, a.samples)
     difference = apart.mean
     reach = _t_quantile(0.5 + confidence / 2, freedom) * error
+    certain = error <= _SAME * max(1.0, abs(difference))
+    # every sample differs by as much: as likely as a coin that falls on one side each time
+    chance = min(1.0, 2.0 ** (1 - int(a.samples / inflation)))
     if exact and a.binary is not None and b.binary is not None:
         p_value = mcnemar_exact(a.binary, b.binary)
-    elif error <= _SAME * max(1.0, abs(difference)):
-        # every sample differs by as much: as likely as a coin that falls on one side each time
-        chance = min(1.0, 2.0 ** (1 - int(a.samples / inflation)))
+    elif certain:
         p_value = 1.0 if abs(difference) <= _SAME else chance
-        if chance >= 1 - confidence:  # so few say nothing of how large a difference is
-            error, reach = math.inf, math.inf
     else:
         p_value = 2.0 * float(_special().stdtr(freedom, -abs(difference) / error))
+    if certain and chance >= 1 - confidence:  # so few say nothing of how large a difference is
+        error, reach = math.inf, math.inf
     low, high = difference - reach, difference + reach
     return Difference(difference=difference, low=low, high=high, p_value=p_value), error, freedom
 

@@ -61,9 +61,10 @@ def reach_note(
     if not told:
         return ""
     test = f"{name}: with {seeds} seed{'s' * (seeds > 1)} and {samples} test samples the test distinguishes"
-    if told[0] >= widest or not math.isfinite(told[-1]):
+    if told[0] >= widest:
         return f"{test} no method from the best, however far apart they are."
     least, most = (f"{value:.{digits}f}" for value in (told[0], told[-1]))
+    most = most if math.isfinite(told[-1]) else "whatever is measured"
     span = least if least == most else f"{least} to {most}, depending on the method,"
     return (
         f"{test} a method from the best if they differ by about {span} or more; what differs by less is"

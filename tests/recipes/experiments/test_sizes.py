@@ -270,7 +270,10 @@ def test_even_folds_learn_from_the_whole_of_train_as_runs_without_a_size(tmp_pat
     whole = [each.config.subset.size for each in plan.cells if each.column == "20"]
     assert set(whole) == {0}
     assert len(whole) == 2 * 2 * 3
-    assert plan.experiment.facts(asked, plan.corpus, plan.cells) == {"train_samples": 20}
+    assert plan.experiment.facts(asked, plan.corpus, plan.cells) == {
+        "train_samples": 20,
+        "whole_in_folds": True,
+    }
 
 
 def test_what_does_not_go_with_sizes_is_refused(corpus: Corpus, tmp_path: Path) -> None:

@@ -150,11 +150,19 @@ def test_settings_that_decide_the_corpus_must_be_the_same(
 def test_further_targets_may_leave_options_out(tmp_path: Path) -> None:
     asked = check_config({"data": "corpus", "targets": {"joy": {"modality": "text"}}})
     held = dict(dotted(asked.model_dump(mode="json", exclude_unset=True, exclude={"data"})))
+    held["targets.joy.weight"] = 1.0  # as a search records of every target
     record = cast(TuningRecord, SimpleNamespace(held=held))
     _refuse_other_data(tmp_path, record, asked)
     other = check_config({"data": "corpus", "targets": {"joy": {"modality": "text", "weight": 0.5}}})
     with pytest.raises(ConfigError, match=r"tuned with targets\.joy\.weight=1\.0, found 0\.5"):
         _refuse_other_data(tmp_path, record, other)
+    for found, now in ((held, {}), ({}, {"targets": {"joy": {}}})):
+        with pytest.raises(ConfigError, match=r"tuned with targets\.joy\."):
+            _refuse_other_data(
+                tmp_path,
+                cast(TuningRecord, SimpleNamespace(held=found)),
+                check_config({"data": "corpus", **now}),
+            )
 
 
 def test_references_have_what_the_search_held_and_readers_must_be_tuned(

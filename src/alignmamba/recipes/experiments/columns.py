@@ -1,5 +1,6 @@
 """Tables of finished cells: means over seeds with intervals, the best of a column marked by a paired test."""
 
+import math
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -238,7 +239,9 @@ def differences(
             yield None, None
             continue
         values = [column.values[row][seed] - column.values[full][seed] for seed in column.seeds]
-        ends = {"low": max(told.low, least), "high": min(told.high, most), "seeds": tuple(column.seeds)}
+        low, high = max(told.low, least), min(told.high, most)
+        known = math.isfinite(low) and math.isfinite(high)
+        ends = {"low": low if known else None, "high": high if known else None, "seeds": tuple(column.seeds)}
         p_value = Entry(values=(), mean=standings[row].adjusted_p_value)
         yield Entry.of_seeds(values).model_copy(update=ends), p_value
 

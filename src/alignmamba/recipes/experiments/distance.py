@@ -41,21 +41,10 @@ class Distance(GridExperiment[DistanceOptions, Analysis]):
     options = DistanceOptions
     analysis = Analysis
 
-    def check(self, asked: DistanceOptions, corpus: Corpus) -> None:
-        """Refuse a test split with too few samples that have both of a pair."""
-        del asked
-        lengths = corpus.split("test").lengths
-        for first, second in combinations(lengths, 2):
-            both = int(((lengths[first] > 0) & (lengths[second] > 0)).sum())
-            if both < FOLDS:
-                raise ConfigError(
-                    f"distance: test has {both} samples with both {first!r} and {second!r}, expected"
-                    f" {FOLDS} or more"
-                )
-
     def cells(self, asked: DistanceOptions, base: RunConfig, corpus: Corpus) -> Iterator[Cell]:
         """Table 4: the model and those of its ablations that change its alignment."""
         del asked
+        _refuse_few(corpus)
         yield from variants(base, corpus, analyses=(Analysis(kind=self.name),), same_model=True)
 
     def analyse(self, run: LoadedRun, analysis: Analysis, out: Path) -> None:
@@ -90,6 +79,18 @@ class Distance(GridExperiment[DistanceOptions, Analysis]):
                 " if it always can, 0 if not."
             ),
         )
+
+
+def _refuse_few(corpus: Corpus) -> None:
+    """Refuse a test split with too few samples that have both of a pair."""
+    lengths = corpus.split("test").lengths
+    for first, second in combinations(lengths, 2):
+        both = int(((lengths[first] > 0) & (lengths[second] > 0)).sum())
+        if both < FOLDS:
+            raise ConfigError(
+                f"distance: test has {both} samples with both {first!r} and {second!r}, expected {FOLDS} or"
+                " more"
+            )
 
 
 def _means_of_tokens(

@@ -93,18 +93,15 @@ class Missing(GridExperiment[MissingOptions, MissingAnalysis]):
     options = MissingOptions
     analysis = MissingAnalysis
 
-    def check(self, asked: MissingOptions, corpus: Corpus) -> None:
-        """Refuse a corpus from whose samples nothing can be withheld."""
+    def cells(self, asked: MissingOptions, base: RunConfig, corpus: Corpus) -> Iterator[Cell]:
+        """Table 1: every model at every missing rate, trained at that rate or once on all of them."""
+        if base.missing.protocol != "none":
+            raise ConfigError("missing: the grid gives every run its own; take --protocol and --rates")
         if len(corpus.modalities) < 2 and asked.protocol != "tokens":
             raise ConfigError(
                 f"protocol: corpus {corpus.name!r} has one modality, which no sample can do without; expected"
                 " tokens"
             )
-
-    def cells(self, asked: MissingOptions, base: RunConfig, corpus: Corpus) -> Iterator[Cell]:
-        """Table 1: every model at every missing rate, trained at that rate or once on all of them."""
-        if base.missing.protocol != "none":
-            raise ConfigError("missing: the grid gives every run its own; take --protocol and --rates")
         rates = asked.rates_for(corpus)
         for name in asked.models:
             config = of_model(base, name, own_settings=asked.own_settings)

@@ -151,10 +151,10 @@ class Sizes(GridExperiment[SizesOptions, MissingAnalysis]):
                     )
 
     def facts(self, asked: SizesOptions, corpus: Corpus, cells: Sequence[Cell]) -> Mapping[str, Any]:
-        """Record how many samples the whole of train has; with folds, if any run learns from the whole."""
-        if asked.folds and all(each.config.subset.size for each in cells):
-            return {}
-        return {"train_samples": len(corpus.split("train"))}
+        """Record how many samples the whole of train has; with folds, also if runs learn from it."""
+        whole = {"train_samples": len(corpus.split("train"))}
+        learned = any(not each.config.subset.size for each in cells)
+        return {**whole, "whole_in_folds": True} if asked.folds and learned else whole
 
     def tables(self, grid: Grid) -> Iterator[ResultTable]:
         """Methods by sizes for each metric with a table of its own, complete and at each missing rate; of the
@@ -221,6 +221,8 @@ def _columns_at(grid: Grid, rate: str) -> dict[str, str]:
 
 def _fixed(grid: Grid, size: str) -> tuple[str, ...]:
     """Methods that no seed changes: of a part of train every seed draws another one."""
+    if grid.plan.folds and not grid.plan.whole_in_folds:
+        return ()
     return tuple(REFERENCES) if int(size) == grid.plan.train_samples else ()
 
 

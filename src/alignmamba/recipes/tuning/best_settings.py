@@ -69,7 +69,7 @@ def _refuse_other_data(path: Path, record: TuningRecord, base: RunConfig) -> Non
     """Refuse settings that decide what is learned from where a search had others."""
     aside = (*LAID_OVER, "seed", "model", "data", "engine.")
     mine = dict(dotted(base.model_dump(mode="json")))
-    silent = _silent({key.split(".")[1] for key in (*record.held, *mine) if key.startswith("targets.")})
+    silent = _silent({key.split(".")[1] for key in record.held if key.startswith("targets.")})
     for key in dict.fromkeys((*record.held, *mine)):
         tuned = record.held.get(key, silent.get(key))
         if not key.startswith(aside) and mine.get(key) != tuned:

@@ -108,6 +108,7 @@ def plan_tuning(
     methods = [name for name in compared_methods(compared, base, corpus) if name not in REFERENCES]
     given = base.model_dump(mode="json", exclude_unset=True, exclude={"data", "engine"})
     held = dict(dotted(given))
+    held |= {f"targets.{name}.weight": each.weight for name, each in base.targets.items()}
     spaces = {name: space_of(name, base, corpus, held) for name in methods}
     record = TuningRecord.of(
         corpus=corpus_identity(corpus),
@@ -170,6 +171,8 @@ def trainings_of(base: RunConfig, asked: tuple[int | None, int | None]) -> tuple
 
 def _folds_of(base: RunConfig, number: int, *, at_most: bool) -> tuple[Corpus, ...]:
     """Train and valid, dealt whole; none for a number below two, which `at_most` there may be of groups."""
+    if not number:
+        return ()
     whole = _without_test(prepared(base.model_copy(update={"subset": SubsetConfig()}))).corpus
     number = min(number, validation_units(whole)) if at_most else number
     return validation_folds(whole, number, seed=base.seed) if number >= 2 else ()

@@ -70,6 +70,14 @@ def test_a_small_scale_is_not_taken_for_a_constant() -> None:
     assert deviation[0] == np.float32(1e-12)
 
 
+def test_a_deviation_that_single_precision_does_not_hold_is_one() -> None:
+    array = np.array([[0.0], [0.0], [1e-45]], dtype=np.float32)
+    _, deviation = fit_standardisation(
+        split_of(array), [SOUND.model_copy(update={"dim": 1})], CLASSES
+    ).features["sound"]
+    assert deviation[0] == 1.0
+
+
 @pytest.mark.parametrize("role", ["valid", "test"])
 def test_another_split_is_refused(role: str) -> None:
     with pytest.raises(DataError, match=f"fitted on the train split, found split '{role}'"):

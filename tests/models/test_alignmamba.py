@@ -13,6 +13,7 @@ from alignmamba.errors import ConfigError, DataError, ShapeError
 from alignmamba.methods import FAMILIES
 from alignmamba.models.alignmamba import AlignMamba, AlignMambaConfig
 from alignmamba.models.network import Network
+from alignmamba.nn.alignment import Tokens
 from alignmamba.ops import interleave, masked_max
 from tolerances import MODEL
 
@@ -460,6 +461,18 @@ def test_the_first_steps_of_training_are_flat_and_counted_with_the_weights() -> 
     again.load_state_dict(built.state_dict())
     for each in (built, again):
         torch.testing.assert_close(each(whole).losses["contrast"], looked_for, **MODEL)
+
+
+def test_a_modality_alone_is_no_step_of_the_contrast() -> None:
+    """As where a further target of one modality is predicted from it, besides the batch."""
+    built = model(contrast=ORDERED).train()
+    there, untimed = torch.ones(2, 3, dtype=torch.bool), torch.full((2, 3), torch.nan, dtype=torch.float64)
+    text, audio = (Tokens(torch.randn(2, 3, built.config.d_model), there, untimed) for _ in range(2))
+    first, second = torch.ones(2, dtype=torch.bool), torch.zeros(2, dtype=torch.bool)
+    built.contrast({"text": text}, text, {"text": first})
+    assert int(built.contrast.steps) == 0
+    built.contrast({"text": text, "audio": audio}, text, {"text": first, "audio": second})
+    assert int(built.contrast.steps) == 1
 
 
 def test_times_of_a_timeless_modality_are_not_looked_at() -> None:

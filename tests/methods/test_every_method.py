@@ -54,7 +54,7 @@ def test_it_learns_resumes_saves_loads_and_predicts(
 
 @pytest.mark.parametrize("name", METHODS)
 def test_a_step_is_known_by_what_is_learned_from(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a step looks ahead to, for its concordance, is what its forward pass then predicts."""
+    """Predictions that a step looks ahead to, for its concordance, are those of its forward pass."""
     method, task = METHODS[name], TASKS["regression"]
     if not accepts(method, task) or name in REFERENCES:
         pytest.skip(f"{name} refuses a regression, with the reason, or is solved")

@@ -10,7 +10,7 @@ from tyro.conf import Positional, arg
 
 from alignmamba.cli.extract import EngineVerb, clip_progress, first_of
 from alignmamba.cli.modality_mapping import ApplyingVerb
-from alignmamba.cli.verb import say, write
+from alignmamba.cli.verb import option_name, say, write
 from alignmamba.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ class Predict(ApplyingVerb, EngineVerb):
             raise ConfigError("also: goes with --html, whose page shows several runs")
         for name in () if self.clips else ("models", "workers", "engine", "cluster", "limit", "max_failed"):
             if getattr(self, name) != getattr(type(self), name):
-                raise ConfigError(f"{name.replace('_', '-')}: goes with media files, found --data alone")
+                raise ConfigError(f"{option_name(name)}: goes with media files, found --data alone")
         others = (("data", self.data), ("split", self.split), ("nonfinite", self.nonfinite))
         for name, given in others if self.clips else ():
             if given is not None:

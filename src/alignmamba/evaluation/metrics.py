@@ -56,7 +56,7 @@ class Metric:
     bounds: tuple[float, float] = (0.0, 1.0)
     """Least and largest value that it can have."""
     counted: Callable[[Values], NDArray[np.bool_]] | None = None
-    """Samples that have a score, from targets; by default all."""
+    """Rows that have a score of their own, from targets; by default all."""
     probable: bool = False
     """True if it reads the probabilities of classes; others read the classes that are called."""
     reach: float | None = None
@@ -316,12 +316,12 @@ def sample_scores(task: Task | Target, predictions: Predictions, metric: str) ->
 def counted_ids(task: Task | Target, predictions: Predictions, metric: str) -> tuple[str, ...]:
     """Ids of the samples whose scores `sample_scores` gives, or on which a metric is that is no mean."""
     known, predictions = _known(task, metric), known_part(task, predictions)
-    truth, _ = _checked(task, predictions)(known)
-    rows = np.ones(len(truth), dtype=bool) if known.counted is None else known.counted(truth)
-    if known.samples is not None and predictions.lengths is not None:
-        rows = np.array([rows[tokens].any() for tokens in _tokens_of(predictions.lengths)], dtype=bool)
     if known.samples is None:
         return predictions.ids
+    truth, _ = _checked(task, predictions)(known)
+    rows = np.ones(len(truth), dtype=bool) if known.counted is None else known.counted(truth)
+    if predictions.lengths is not None:
+        rows = np.array([rows[tokens].any() for tokens in _tokens_of(predictions.lengths)], dtype=bool)
     return tuple(identity for identity, there in zip(predictions.ids, rows, strict=True) if there)
 
 
@@ -427,11 +427,15 @@ def _label_hits(truth: Values, called: Values) -> Values:
     return np.asarray(right.sum(axis=1) / known.sum(axis=1))
 
 
+def _not_zero(truth: Values) -> NDArray[np.bool_]:
+    return np.asarray(truth != 0.0)
+
+
 def _non0(formula: Callable[[Values, Values], Result]) -> Callable[[Values, Values], Result]:
     """The formula on the signs of the samples whose target is not zero."""
 
     def masked(truth: Values, predicted: Values) -> Result:
-        non0 = truth != 0.0
+        non0 = _not_zero(truth)
         return formula(truth[non0] > 0.0, predicted[non0] > 0.0)
 
     return masked
@@ -494,7 +498,7 @@ METRICS: Final[dict[str, Metric]] = {
     "acc2_non0": Metric(
         task="regression",
         samples=_non0(_hits),
-        counted=lambda truth: np.asarray(truth != 0.0),
+        counted=_not_zero,
         reach=0.0,
         table=3,
         undefined="all targets are 0",

@@ -9,7 +9,7 @@ from alignmamba.data.cross_validation import Fold, fold_of, joined
 from alignmamba.data.further_targets import FurtherConfig, left_of, with_further
 from alignmamba.data.leading_target import several_labels
 from alignmamba.data.standardise import finite_means
-from alignmamba.data.training_subset import Subset, subset_of
+from alignmamba.data.training_subset import Subset, SubsetConfig, subset_of
 from alignmamba.data.validation import TrainSamples, ValidShare
 from alignmamba.data.views import unlabelled
 from alignmamba.errors import CheckpointError, ConfigError, DataError
@@ -85,6 +85,13 @@ def prepared(config: RunConfig, *, seeds: Iterable[int] = ()) -> Prepared:
             " chosen"
         )
     return Prepared(config=config, corpus=_asked(corpus, config), notes=tuple(notes), identity=identity)
+
+
+def uncut(config: RunConfig, corpus: Corpus) -> Corpus:
+    """The prepared corpus of a run as it is before a part of train is taken."""
+    if not config.subset.size:
+        return corpus
+    return prepared(config.model_copy(update={"subset": SubsetConfig()})).corpus
 
 
 def as_trained(run: RunDirectory, config: RunConfig, corpus: Corpus) -> Corpus:

@@ -33,8 +33,6 @@ if TYPE_CHECKING:
 
 _OF_A_LABEL: Final = ("accuracy", "accuracy_weighted", "f1_weighted")
 """Scores of single labels that have a column."""
-_OF_TRAINING: Final = ("fit.", "loader.", "options.")
-"""Beginnings of settings in whose place a comparison may take those of a search."""
 
 
 class BesideOptions(MethodsOptions):
@@ -128,14 +126,14 @@ class Comparison(GridExperiment[ComparisonOptions, Analysis]):
         """Settings that were asked for and give way to those of a search."""
         if not asked.tuned:
             return
+        from alignmamba.recipes.tuning.best_settings import LAID_OVER
+
         given = dict(dotted(base.model_dump(mode="json", exclude_unset=True)))
         replaced: dict[str, dict[str, None]] = {}
-        for each in cells:
-            trained = each.row in METHODS and each.row not in REFERENCES
-            own = _settings(of_model(base, each.row)) if trained else {}
-            searched = _settings(each.config)
+        for each in (each for each in cells if each.row in METHODS and each.row not in REFERENCES):
+            own, searched = _settings(of_model(base, each.row)), _settings(each.config)
             for key in given.keys() & own.keys():
-                if key.startswith(_OF_TRAINING) and searched.get(key, own[key]) != own[key]:
+                if key.startswith(LAID_OVER) and searched.get(key, own[key]) != own[key]:
                     replaced.setdefault(key, {})[each.row] = None
         for key in (each for each in given if each in replaced):
             rows = ", ".join(replaced[key])

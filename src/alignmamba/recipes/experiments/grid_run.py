@@ -9,7 +9,6 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, model_validator
 
 from alignmamba.contracts import Config, Corpus, Split
-from alignmamba.data.training_subset import SubsetConfig
 from alignmamba.errors import ConfigError
 from alignmamba.evaluation.metrics import metric_names
 from alignmamba.evaluation.tables import ResultTable
@@ -26,7 +25,7 @@ from alignmamba.recipes.experiments.grid_directory import JOBS, PLAN, Experiment
 from alignmamba.recipes.experiments.grid_reader import read_grid
 from alignmamba.recipes.finished_run import refuse_unlabelled
 from alignmamba.recipes.fold_runs import of_folds
-from alignmamba.recipes.preparation import prepared, seen_by
+from alignmamba.recipes.preparation import prepared, seen_by, uncut
 from alignmamba.recipes.run_directory import corpus_identity, make_directory
 from alignmamba.recipes.training_run import refuse_missing_extras
 
@@ -220,10 +219,7 @@ def _tested(plan: ExperimentPlan) -> Sequence[Split]:
     """Splits whose samples runs are tested on: with folds all of them, whole."""
     if not plan.options.folds:
         return (plan.corpus.split("test"),)
-    if not plan.base.subset.size:
-        return tuple(plan.corpus.splits.values())
-    whole = prepared(plan.base.model_copy(update={"subset": SubsetConfig()}))
-    return tuple(whole.corpus.splits.values())
+    return tuple(uncut(plan.base, plan.corpus).splits.values())
 
 
 def _groups_of(splits: Sequence[Split]) -> dict[str, str]:

@@ -71,9 +71,9 @@ class SizesOptions(BesideOptions):
         """Sizes of a train split of `whole` samples that differ, from the smallest."""
         return tuple(sorted({min(size, whole) for size in self.sizes}))
 
-    def subset(self, size: int, seed: int, *, whole: bool) -> SubsetConfig:
-        """Part of train of that size; no part of the `whole`."""
-        if whole:
+    def subset(self, size: int, largest: int, seed: int) -> SubsetConfig:
+        """Part of train of that size; no part where the largest train split has no more."""
+        if size == largest:
             return SubsetConfig()
         return SubsetConfig(size=size, seed=seed, across_groups=self.across_groups, cut_valid=self.cut_valid)
 
@@ -105,7 +105,6 @@ class Sizes(GridExperiment[SizesOptions, MissingAnalysis]):
 
     def seeded_cells(self, asked: SizesOptions, base: RunConfig, corpus: Corpus) -> Iterator[Cell]:
         """Cells for all seeds, at the sizes that the train split of every fold has."""
-        _refuse_own_size(base)
         folds = of_folds(base, asked.folds) if asked.folds else []
         sizes = [len(prepared(run).corpus.split("train")) for run in folds] or [len(corpus.split("train"))]
         for run in drawn_runs(asked, base):
@@ -124,17 +123,18 @@ class Sizes(GridExperiment[SizesOptions, MissingAnalysis]):
     def _cells(
         self, asked: SizesOptions, base: RunConfig, corpus: Corpus, train_sizes: Sequence[int]
     ) -> Iterator[Cell]:
-        _refuse_own_size(base)
+        if base.subset.size:
+            raise ConfigError(
+                f"subset.size: found {base.subset.size}, but the grid gives every run its own; take --sizes"
+            )
         if base.fit.rates and asked.pretrained_rate != 1:
             raise ConfigError("pretrained_rate: found beside fit.rates, expected one of the two")
-        sizes = asked.sizes_for(min(train_sizes))
-        smallest = asked.subset(sizes[0], base.seed, whole=sizes[0] == max(train_sizes))
+        sizes, largest = asked.sizes_for(min(train_sizes)), max(train_sizes)
+        smallest = asked.subset(sizes[0], largest, base.seed)
         if smallest.size:
             subset_of(corpus, smallest)  # what the smallest can do without, larger ones can
         for size in sizes:
-            run = base.model_copy(
-                update={"subset": asked.subset(size, base.seed, whole=size == max(train_sizes))}
-            )
+            run = base.model_copy(update={"subset": asked.subset(size, largest, base.seed)})
             rows = list(rows_beside(asked, run, corpus, column=str(size)))
             if asked.pretrained:
                 at = next((place for place, each in enumerate(rows) if each.row == base.model), 0)
@@ -180,13 +180,6 @@ class Sizes(GridExperiment[SizesOptions, MissingAnalysis]):
             if not any(column.endswith(_P_VALUE) for column in table.columns):
                 files |= drawn(table.name, _curves(table))
         return files
-
-
-def _refuse_own_size(base: RunConfig) -> None:
-    if base.subset.size:
-        raise ConfigError(
-            f"subset.size: found {base.subset.size}, but the grid gives every run its own; take --sizes"
-        )
 
 
 def _started(asked: SizesOptions, base: RunConfig, corpus: Corpus, *, column: str) -> Cell:

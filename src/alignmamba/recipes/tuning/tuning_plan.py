@@ -10,7 +10,7 @@ from pydantic import Field, field_validator, model_validator
 from alignmamba.contracts import Config, Corpus
 from alignmamba.data.clocks import clocks_of
 from alignmamba.data.cross_validation import validation_folds, validation_units
-from alignmamba.data.training_subset import SubsetConfig, subset_of
+from alignmamba.data.training_subset import subset_of
 from alignmamba.errors import ConfigError
 from alignmamba.evaluation.metrics import all_metric_names, metric_of
 from alignmamba.extras import require
@@ -21,7 +21,7 @@ from alignmamba.recipes.configuration import RunConfig, dotted, refuse_pretraini
 from alignmamba.recipes.experiments.catalogue import compared_methods, not_compared
 from alignmamba.recipes.experiments.experiment_kind import MethodsOptions, check_method, of_model
 from alignmamba.recipes.finished_run import refuse_unlabelled
-from alignmamba.recipes.preparation import Prepared, prepared
+from alignmamba.recipes.preparation import Prepared, prepared, uncut
 from alignmamba.recipes.run_directory import corpus_identity
 from alignmamba.recipes.training_run import refuse_missing_extras
 from alignmamba.recipes.tuning.tuning_directory import TuningDirectory, TuningRecord, checked_storage
@@ -147,7 +147,9 @@ def trainings_of(base: RunConfig, asked: tuple[int | None, int | None]) -> tuple
     repeats, folds = asked
     valid = first.corpus.splits.get("valid", ())
     small = repeats is None and not folds and 0 < len(valid) < LARGE_VALID
-    parts = _folds_of(base, SMALL_FOLDS if small else folds or 0, at_most=small)
+    whole = uncut(base, first.corpus)
+    number = min(SMALL_FOLDS, validation_units(whole)) if small else folds or 0
+    parts = validation_folds(whole, number, seed=base.seed) if number > 1 else ()
     if parts and min(len(part.split("train")) for part in parts) >= base.subset.size:
         cut = [subset_of(part, base.subset).corpus if base.subset.size else part for part in parts]
         return tuple(
@@ -167,15 +169,6 @@ def trainings_of(base: RunConfig, asked: tuple[int | None, int | None]) -> tuple
     else:
         again = (_without_test(prepared(_seeded(base, number))) for number in others)
     return (first, *again), 0
-
-
-def _folds_of(base: RunConfig, number: int, *, at_most: bool) -> tuple[Corpus, ...]:
-    """Train and valid, dealt whole; none for a number below two, which `at_most` there may be of groups."""
-    if not number:
-        return ()
-    whole = _without_test(prepared(base.model_copy(update={"subset": SubsetConfig()}))).corpus
-    number = min(number, validation_units(whole)) if at_most else number
-    return validation_folds(whole, number, seed=base.seed) if number >= 2 else ()
 
 
 def _seeded(config: RunConfig, number: int) -> RunConfig:

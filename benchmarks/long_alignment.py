@@ -50,6 +50,7 @@ OPERATORS: dict[str, Callable[[Sides], object]] = {
     "time_contrast": learnt(lambda sides: ops.time_contrast(*sides)),
     "order_contrast": learnt(lambda sides: ops.order_contrast(*sides, sides[1][0, 0].detach())),
     "soft_transport, source": learnt(lambda sides: ops.soft_transport(*sides).values),
+    "soft_transport, by time": learnt(lambda sides: ops.soft_transport(*sides, time_weight=1000.0).values),
     "soft_transport, both": learnt(
         lambda sides: ops.soft_transport(*sides, marginal="both", iterations=BALANCED_ITERATIONS).values
     ),

@@ -248,6 +248,42 @@ def test_clocks_may_be_moved() -> None:
         assert alike == (marginal == "both")
 
 
+@pytest.mark.parametrize("tile_entries", [2**21, 64])
+@pytest.mark.parametrize("marginal", ["source", "anchor", "both"])
+def test_content_counts_among_tokens_that_lie_far_apart(
+    monkeypatch: pytest.MonkeyPatch, marginal: Any, tile_entries: int
+) -> None:
+    """Costs of half a minute are millions; content decides by less than one."""
+    monkeypatch.setattr(module, "_TILE_ENTRIES", tile_entries)
+    sides = {"source": draw(1, 60, 8, seed=0).float(), "anchor": draw(1, 10, 8, seed=1).float()}
+    masks = {"source_mask": prefix_mask([60], 60), "anchor_mask": prefix_mask([10], 10)}
+    times = {
+        "source_times": torch.arange(60.0)[None] / 2,
+        "anchor_times": 20 + torch.arange(10.0)[None] * 1e-3,
+    }
+    options = {"marginal": marginal, "time_weight": 1000.0}
+    single = soft_transport(**sides, **masks, **times, **options)
+    double = soft_transport(**{n: x.double() for n, x in sides.items()}, **masks, **times, **options)
+    assert single.mass.dtype == single.distance.dtype == single.source_potential.dtype == torch.float32
+    for name in ("values", "mass", "distance"):
+        assert_close(getattr(single, name), getattr(double, name).float(), **FLOAT32)
+    if marginal != "anchor":
+        assert_close(single.mass.sum(1), torch.ones(1), **FLOAT32)
+    of_x = {"x_times": times["source_times"], "y_times": times["anchor_times"], "time_weight": 1000.0}
+    arguments = (sides["source"], sides["anchor"], masks["source_mask"], masks["anchor_mask"])
+    distance = transport_distance(*arguments, **of_x)
+    exact = transport_distance(*(x.double() if x.is_floating_point() else x for x in arguments), **of_x)
+    assert_close(distance, exact.float(), **FLOAT32)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_a_side_without_tokens_keeps_the_type(dtype: torch.dtype) -> None:
+    source, anchor = torch.zeros(2, 0, 3, dtype=dtype), torch.ones(2, 4, 3, dtype=dtype)
+    found = soft_transport(source, anchor, prefix_mask([0, 0], 0), prefix_mask([4, 2], 4))
+    assert found.values.dtype == dtype
+    assert found.mass.dtype == torch.float32
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_half_precision_is_computed_in_single(dtype: torch.dtype) -> None:
     arguments = given()
@@ -371,8 +407,8 @@ def test_the_distance_takes_time_into_account() -> None:
 @pytest.mark.parametrize(
     ("changes", "error", "message"),
     [
-        ({"regularisation": 0.0}, ConfigError, "regularisation: expected a positive number, found 0.0"),
-        ({"regularisation": math.nan}, ConfigError, "regularisation: expected a positive number, found nan"),
+        ({"regularisation": 0.0}, ConfigError, "regularisation: expected a number from 0.0001 on, found 0.0"),
+        ({"regularisation": math.nan}, ConfigError, "regularisation: expected a number from 0.0001 on, found nan"),
         ({"iterations": 0}, ConfigError, "iterations: expected at least 1, found 0"),
         ({"marginal": "neither"}, ConfigError, "marginal: expected 'source', 'anchor' or 'both', found 'nei"),
         ({"window": -1}, ConfigError, "window: expected a whole number from 0 to"),

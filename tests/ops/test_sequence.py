@@ -19,14 +19,28 @@ from alignmamba.ops import (
     relative_time,
     reverse_valid,
 )
+from alignmamba.ops.sequence import unit_tokens
 from drawn import draw, prefix_mask
-from tolerances import BFLOAT16, EXACT, FLOAT16, FLOAT64, GRADCHECK
+from tolerances import BFLOAT16, EXACT, FLOAT16, FLOAT32, FLOAT64, GRADCHECK
 
 REDUCTIONS = {"masked_mean": masked_mean, "masked_max": masked_max, "last_valid": last_valid}
 
 
 def scattered_mask(batch: int, time: int, seed: int) -> Tensor:
     return torch.rand(batch, time, generator=torch.Generator().manual_seed(seed)) < 0.4
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1.0, 1e30])
+def test_directions_do_not_depend_on_length(scale: float) -> None:
+    x, mask = draw(2, 5, 3).float(), prefix_mask([5, 3], 5)
+    scaled = (scale * x).requires_grad_()
+    found = unit_tokens(scaled, mask)
+    assert_close(found, unit_tokens(x, mask), **FLOAT32)
+    assert_close(found.norm(dim=2), mask.float(), **FLOAT32)
+    weights = draw(2, 5, 3, seed=1).float()
+    (slope,) = torch.autograd.grad((found * weights).sum(), scaled)
+    (wanted,) = torch.autograd.grad((unit_tokens(x.requires_grad_(), mask) * weights).sum(), x)
+    assert_close(slope * scale, wanted, **FLOAT32)
 
 
 def reduced_by_loop(name: str, x: Tensor, mask: Tensor) -> Tensor:

@@ -149,6 +149,15 @@ def test_a_matching_worked_by_hand() -> None:
     assert match_tokens(source, anchor, whole(1, 3), whole(1, 3), time_weight=0.89)[0][0, 0] == 1
 
 
+def test_of_tokens_of_one_time_the_first_is_nearest() -> None:
+    times = torch.tensor([[0.0, 0.0, 0.0, 5.0, 5.0, 9.0]]).double()
+    asked = torch.tensor([[-0.1, 0.0, 0.1, 2.5, 2.6, 7.0, 100.0]]).double()
+    found = transport_module.nearest_in_time(asked, times, prefix_mask([5], 6))
+    assert found.tolist() == [[0, 0, 0, 0, 3, 3, 3]]
+    none = transport_module.nearest_in_time(asked, times, prefix_mask([0], 6))
+    assert none.tolist() == [[0] * 7]
+
+
 @pytest.mark.parametrize("entries", [1, 2**21], ids=["tiles of 16", "one tile"])
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
 def test_ties_go_to_the_lowest_index(

@@ -72,7 +72,8 @@ class FusionConfig(NetworkConfig):
     encoders: Mapping[Name, AnyEncoderConfig] = Field(default_factory=dict)
     """Encoder of each named modality."""
     absent: Literal["learned", "zeros"] = "learned"
-    """Content of the stream of a missing modality: one learned token per modality, or zeros."""
+    """Content of the stream of a missing modality: one learned token per modality, or zeros. Where nothing is
+    aligned (`local.method` ``none``), a missing modality has no place in the stream."""
     modality_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Chance that a present modality of a sample is hidden in a training step; at least one is kept."""
     pooling: Pooling = "max"

@@ -14,7 +14,8 @@ class AnnealConfig(Config):
     """The fall of the time weight over training; not in the paper."""
 
     to: Annotated[float, Field(ge=0, le=1)] = 1.0
-    """Share of `local.time_weight` that is left at the end; 1 keeps all of it, 0 leaves content alone."""
+    """Share of `local.time_weight` that is left at the end; 1 keeps all of it, 0 leaves content alone. With
+    `fit.compile` every new share compiles the model again, and after eight it runs uncompiled."""
     over: Annotated[float, Field(gt=0, le=1)] = 1.0
     """Share of the epochs after which the end is reached."""
 
@@ -46,7 +47,10 @@ class AnnealedPrior(nn.Module):
             self.share = float(self.left)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        exact = self.left
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        if self.left.dtype != exact.dtype:  # ``model.half()`` is about weights
+            self.left = exact.to(self.left.device)
         self._read()
         return self
 

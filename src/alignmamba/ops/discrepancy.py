@@ -224,7 +224,11 @@ def _nystrom(
     x, y = _centred(x.to(result_dtype), y.to(result_dtype), x_mask, y_mask)
     scale = _scale(x, y, x_mask, y_mask, bandwidth)
     with torch.no_grad():
-        sides = [_evenly_spaced(tokens, mask, landmarks // 2) for tokens, mask in ((x, x_mask), (y, y_mask))]
+        halves = (landmarks + 1) // 2, landmarks // 2
+        sides = [
+            _evenly_spaced(tokens, mask, most)
+            for tokens, mask, most in zip((x, y), (x_mask, y_mask), halves, strict=True)
+        ]
         z, z_mask = (torch.cat(parts, 1) for parts in zip(*sides, strict=True))
         both = z_mask.unsqueeze(2) & z_mask.unsqueeze(1)
         gram = torch.exp(-scale[:, None, None] * _squared_distance(z.double(), z.double())).masked_fill(

@@ -14,6 +14,9 @@ from alignmamba.ops.transport import check_cost, check_sides, checked_times
 
 KeptMarginal = Literal["source", "anchor", "both"]
 
+LEAST_REGULARISATION = 1e-4
+"""The smallest that keeps digits of float32 for the shares of a plan: costs are divided by it."""
+
 # Pairs of one tile over the whole batch: 8 MB in float32, whatever the lengths.
 _TILE_ENTRIES = 2**21
 
@@ -71,7 +74,8 @@ def soft_transport(
         anchor_mask: (batch, anchor time) bool, valid tokens first.
         marginal: Marginals that are kept: ``"source"``, as the paper's relaxed problem, ``"anchor"``, or
             ``"both"``, balanced transport.
-        regularisation: Weight of the entropy, in units of the cost; towards 0 the plan becomes the hard one.
+        regularisation: Weight of the entropy, in units of the cost, 1e-4 or more; towards 0 the plan becomes
+            the hard one. In time the plan is about ``sqrt(regularisation / time_weight)`` wide.
         iterations: Of Sinkhorn, used with ``"both"``.
         window: As in `match_tokens`: pairs further apart have no mass. Both marginals may then be impossible
             to keep; the anchor's is.
@@ -140,8 +144,8 @@ def transport_distance(
         y: (batch, y time, channel), of the same dtype.
         x_mask: (batch, x time) bool; with times, valid tokens first.
         y_mask: (batch, y time) bool; with times, valid tokens first.
-        regularisation: Weight of the entropy; the smaller, the nearer to the exact distance, and the more
-            iterations are needed.
+        regularisation: Weight of the entropy, 1e-4 or more; the smaller, the nearer to the exact distance,
+            and the more iterations are needed.
         iterations: Of Sinkhorn.
         time_weight: Weight of the squared time difference.
         x_times: (batch, x time), used with a weight; position from 0 to 1 within the sequence if not given.
@@ -152,7 +156,7 @@ def transport_distance(
 
     Raises:
         ShapeError: If shapes do not fit.
-        ConfigError: If `regularisation` is not positive and finite, there is no iteration, the weight is
+        ConfigError: If `regularisation` is too small or not finite, there is no iteration, the weight is
             negative, or one of the times is missing.
 
     Source:
@@ -168,8 +172,9 @@ def transport_distance(
     if time_weight or x_times is not None or y_times is not None:
         check_sides(x, y, x_mask, y_mask)
         times = checked_times(x_times, y_times, x_mask, y_mask)
+    result = torch.promote_types(x.dtype, torch.float32)
     if x.shape[1] == 0 or y.shape[1] == 0:
-        return x.new_zeros(len(x), dtype=torch.promote_types(x.dtype, torch.float32))
+        return x.new_zeros(len(x), dtype=result)
     with without_autocast(x.device):
         pairs = PairCosts(
             x,
@@ -188,17 +193,19 @@ def transport_distance(
                 theirs = _kept(pairs.logsumexp(1, ours), y_mask)
                 logs = pairs.logs() + ours.unsqueeze(2) + theirs.unsqueeze(1)
                 plan = logs.masked_fill(pairs.forbidden(), -torch.inf).exp()
-            return (plan * pairs.kept).sum((1, 2))
+            return (plan * pairs.kept).sum((1, 2)).to(result)
         nothing = pairs.x[..., :0]
         total, _, cost, _ = pairs.tile_by_tile(_Carry(regularisation, held=True), 1, ours, nothing)
         received = y_mask & (total > LEAST / 2)
         mass = (total + _kept(total, y_mask)).exp().masked_fill(~received, 0)
-        return (mass * cost.masked_fill(~received, 0)).sum(1)
+        return (mass * cost.masked_fill(~received, 0)).sum(1).to(result)
 
 
 def _check_entropy(regularisation: float, iterations: int) -> None:
-    if not 0 < regularisation < float("inf"):
-        raise ConfigError(f"regularisation: expected a positive number, found {regularisation}")
+    if not LEAST_REGULARISATION <= regularisation < float("inf"):
+        raise ConfigError(
+            f"regularisation: expected a number from {LEAST_REGULARISATION} on, found {regularisation}"
+        )
     if iterations < 1:
         raise ConfigError(f"iterations: expected at least 1, found {iterations}")
 
@@ -208,7 +215,7 @@ def _nothing(source: Tensor, anchor: Tensor) -> SoftTransport:
     batch, n, m = source.shape[0], source.shape[1], anchor.shape[1]
     empty = source.new_zeros(0, dtype=torch.promote_types(source.dtype, torch.float32))
     return SoftTransport(
-        values=empty.new_zeros(batch, m, source.shape[2]),
+        values=source.new_zeros(batch, m, source.shape[2]),
         mass=empty.new_zeros(batch, m),
         distance=empty.new_zeros(batch),
         source_potential=empty.new_zeros(batch, n),
@@ -258,12 +265,13 @@ def _carried(pairs: PairCosts, source: Tensor, ours: Tensor, marginal: KeptMargi
     received = anchor_mask & (total > LEAST / 2)
     theirs = torch.zeros_like(total) if marginal == "source" else _kept(total, anchor_mask)
     mass = (total + theirs).exp().masked_fill(~received, 0)
+    result = torch.promote_types(source.dtype, torch.float32)
     return SoftTransport(
         values=values.masked_fill(~received.unsqueeze(-1), 0).to(source.dtype),
-        mass=mass,
-        distance=(mass * cost.masked_fill(~received, 0)).sum(1),
-        source_potential=_in_costs(ours, pairs.regularisation, source_mask, ours > LEAST / 2),
-        anchor_potential=_in_costs(theirs, pairs.regularisation, anchor_mask, received),
+        mass=mass.to(result),
+        distance=(mass * cost.masked_fill(~received, 0)).sum(1).to(result),
+        source_potential=_in_costs(ours, pairs.regularisation, source_mask, ours > LEAST / 2).to(result),
+        anchor_potential=_in_costs(theirs, pairs.regularisation, anchor_mask, received).to(result),
         index=index.masked_fill(~received, -1),
     )
 

@@ -157,7 +157,8 @@ class PairCosts(PairLogs):
     r"""Costs ``C(i, j) = 1 - cos(x_i, y_j) + time_weight * (t_i - t_j)^2`` of all pairs of valid tokens.
 
     Pairs that fit into one tile are computed once and kept. Of more, each tile is computed when it is used,
-    and once more in the backward pass.
+    and once more in the backward pass. With a weight of time all is float64: of costs of tokens that lie far
+    apart, float32 would keep no digit that content decides.
 
     Args:
         x: (batch, x time, channel), floating.
@@ -188,7 +189,9 @@ class PairCosts(PairLogs):
         window: int | None = None,
         passes: int = 2,
     ) -> None:
-        working = torch.promote_types(torch.promote_types(x.dtype, y.dtype), torch.float32)
+        by_time = bool(time_weight) and times is not None
+        least = torch.float64 if by_time else torch.float32
+        working = torch.promote_types(torch.promote_types(x.dtype, y.dtype), least)
         x, y = (unit_tokens(side.to(working), mask) for side, mask in ((x, x_mask), (y, y_mask)))
         super().__init__(x, y, tile_entries=tile_entries)
         self.masks = x_mask, y_mask
@@ -201,8 +204,7 @@ class PairCosts(PairLogs):
         if times is not None and window is not None and window < y.shape[1] - 1:
             nearest = nearest_in_time(times[0].double(), times[1].double(), y_mask)
             self.window = nearest - window, nearest + window
-        # And two masks, and how far times are apart.
-        self._place_types += (torch.bool, torch.bool, *((torch.float64,) if time_weight else ()))
+        self._place_types += (torch.bool, torch.bool)  # of `forbidden`
         self.again = passes > 2
         # A program that is exported may not loop as often as a length says.
         self.whole = exporting() or x.shape[0] * x.shape[1] * y.shape[1] <= tile_entries
@@ -255,13 +257,11 @@ class PairCosts(PairLogs):
 
     def _computed(self, rows: slice, columns: slice) -> Tensor:
         """(batch, rows, columns) costs, with gradient where they are kept."""
-        costs, spare, *_, wide = [None] * 3 if self.whole else self._places(rows, columns)
+        costs, spare = (None, None) if self.whole else self._places(rows, columns)[:2]
         found = torch.bmm(self.x[:, rows], self.y[:, columns].transpose(1, 2), out=costs).neg_().add_(1)
         if self.time_weight and self.times:
             own, other = self.times[0][:, rows].unsqueeze(2), self.times[1][:, columns].unsqueeze(1)
-            apart = torch.sub(own, other, out=wide)
-            apart = apart.to(found.dtype) if spare is None else spare.copy_(apart)
-            found.add_(apart.square_().mul_(self.time_weight))
+            found.add_(torch.sub(own, other, out=spare).square_().mul_(self.time_weight))
         return found
 
     def _reach(self, along: slice, dim: int) -> slice:

@@ -138,14 +138,26 @@ def relative_time(mask: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
 
 
 def unit_tokens(x: Tensor, mask: Tensor) -> Tensor:
-    """Tokens at length 1; zero where not valid and, without a gradient, where a token is zero.
+    """Tokens at length 1, as `unit`; zero where not valid.
 
     Args:
         x: (batch, time, channel), floating.
         mask: (batch, time) bool.
     """
-    nothing = ~mask.unsqueeze(-1) | (x == 0).all(2, keepdim=True)
-    return F.normalize(x.masked_fill(nothing, 0), dim=2)
+    return unit(x.masked_fill(~mask.unsqueeze(-1), 0))
+
+
+def unit(x: Tensor) -> Tensor:
+    """Vectors (..., channel) at length 1, however short or long they were; zero, without a gradient, where
+    zero.
+    """
+    if x.shape[-1] == 0:
+        return x
+    largest = x.detach().abs().amax(-1, keepdim=True)
+    nothing = largest == 0
+    # divided by a power of 2, which rounds nothing, no square overflows or vanishes
+    scale = largest.masked_fill(nothing, 1).log2().floor().exp2()
+    return F.normalize((x / scale).masked_fill(nothing, 0), dim=-1)
 
 
 def reverse_valid(x: Tensor, mask: Tensor) -> Tensor:

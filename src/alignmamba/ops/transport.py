@@ -9,7 +9,7 @@ from torch import Tensor
 
 from alignmamba.errors import ConfigError, ShapeError
 from alignmamba.ops.backends import Backend, chosen, exporting, refuse_transforms, why_not, without_autocast
-from alignmamba.ops.sequence import check_floating, check_mask, check_valid_first, relative_time
+from alignmamba.ops.sequence import check_floating, check_mask, check_valid_first, relative_time, unit
 
 Mass = Literal["paper", "mean"]
 
@@ -285,15 +285,6 @@ def _check_order(name: str, times: Tensor, mask: Tensor) -> None:
         )
 
 
-def _unit(x: Tensor) -> Tensor:
-    """Tokens of unit length in float64, however short or long they were; zero where zero."""
-    x = x.detach().double()
-    if x.shape[-1] == 0:
-        return x
-    largest = x.abs().amax(-1, keepdim=True)  # scaled by it, no square overflows or vanishes
-    return F.normalize(x / torch.where(largest > 0, largest, 1.0), dim=-1)
-
-
 def _ranked(score: Tensor) -> Tensor:
     """Scores rounded to the width of a tie, so that equal pairs compare equal."""
     return (score / _TIE).round()
@@ -309,16 +300,15 @@ def _match(
     window: int | None,
 ) -> tuple[Tensor, Tensor]:
     """The definition: index and similarity for every source token, valid or not."""
-    arguments = (_unit(source), _unit(anchor), anchor_mask, source_times, anchor_times, time_weight)
+    x, y = (unit(tokens.detach().double()) for tokens in (source, anchor))
     if exporting():  # a program may neither loop as often as a length says nor choose by it
         allowed = anchor_mask.unsqueeze(1)
         if window is not None:
             position = torch.arange(anchor.shape[1], device=anchor.device)
             nearest = nearest_in_time(source_times, anchor_times, anchor_mask).unsqueeze(2)
             allowed = allowed & ((position - nearest).abs() <= window)
-        return _best_of_tile(_unit(source), _unit(anchor), allowed, source_times, anchor_times, time_weight)[
-            1:
-        ]
+        return _best_of_tile(x, y, allowed, source_times, anchor_times, time_weight)[1:]
+    arguments = (x, y, anchor_mask, source_times, anchor_times, time_weight)
     # A window over the whole anchor is the exact matching, which needs no list of candidates.
     if window is None or window >= anchor.shape[1] - 1:
         return _match_all(*arguments)
@@ -408,13 +398,16 @@ def _match_window(
 
 
 def nearest_in_time(source_times: Tensor, anchor_times: Tensor, anchor_mask: Tensor) -> Tensor:
-    """(batch, source time): the valid anchor token nearest in time, the earlier one on a tie."""
+    """(batch, source time): the valid anchor token nearest in time; on a tie that of the earlier time, and of
+    tokens of one time the first.
+    """
     # Middles between neighbours in time: the number of middles before t is the nearest token.
     order = anchor_times.masked_fill(~anchor_mask, torch.inf)
     # the last one is infinite: no length of 1 less to export
     middles = (order + F.pad(order, (0, 1), value=torch.inf)[:, 1:]) / 2
     nearest = torch.searchsorted(middles.contiguous(), source_times.contiguous())
-    return nearest.minimum((anchor_mask.sum(1, keepdim=True) - 1).clamp(min=0))
+    nearest = nearest.minimum((anchor_mask.sum(1, keepdim=True) - 1).clamp(min=0))
+    return torch.searchsorted(order, order.gather(1, nearest)) if order.shape[1] else nearest
 
 
 @torch.library.custom_op("alignmamba::match_tokens", mutates_args=())

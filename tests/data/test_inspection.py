@@ -192,6 +192,19 @@ MEETS: dict[str, tuple[dict[str, dict[str, Any]], dict[str, Any], str, list[str]
         "",
         ["every target of train is 2.5: there is nothing to learn"],
     ),
+    "offset that single precision cannot resolve": (
+        {
+            role: _arrays([0, 1, 2], clock=[np.array([[1e8 + row]]) for row in range(3)])
+            for role in ("train", "valid", "test")
+        },
+        {},
+        "",
+        [
+            "clock: its channel has one value in all of train, so nothing can be learned from it; it is"
+            " stored as float32, with steps of 8 there: subtract an offset before you write what differs by"
+            " less"
+        ],
+    ),
     "constant channels": (
         {
             "train": _arrays(

@@ -14,7 +14,15 @@ from scipy import stats as oracle
 from alignmamba.contracts import Predictions, Task
 from alignmamba.errors import ConfigError, DataError
 from alignmamba.evaluation.metrics import score
-from alignmamba.evaluation.seed_variance import Grouped, RowMetric, Scores, scores_of
+from alignmamba.evaluation.seed_variance import (
+    Grouped,
+    Parts,
+    RowMetric,
+    Scores,
+    error_of,
+    measured,
+    scores_of,
+)
 from alignmamba.evaluation.statistics import (
     UNBOUNDED,
     compare_to,
@@ -713,6 +721,50 @@ def test_few_samples_are_never_certain() -> None:
     assert (two.p_value, two.low, two.high) == (0.5, -math.inf, math.inf)
     of_folds = interval(np.ones((3, 3)), bounds=SHARE, inflation=4.0)
     assert of_folds.low == pytest.approx(0.025), "as of one sample"
+
+
+def test_errors_that_cancel_make_no_mean_certain() -> None:
+    """Of two seeds one is right where the other is wrong: every resample has a mean of a half."""
+    first = np.repeat([1.0, 0.0], 6)
+    found = interval(np.stack([first, 1 - first]), bounds=SHARE)
+    assert found.mean == 0.5
+    assert found.low is not None
+    assert found.low == pytest.approx(interval(first[np.tile([0, 6], 12)], bounds=SHARE).low, abs=0.05)
+
+
+def test_the_difference_of_methods_without_seeds_is_one_of_samples() -> None:
+    """However much others vary over seeds, and however little these two over samples."""
+    draw = generator(5)
+    wild = {name: draw.normal(size=(2, 1)) * 50 + draw.normal(size=(2, 30)) for name in ("x", "y")}
+    line = np.tile(draw.normal(size=30), (2, 1))
+    methods = {**wild, "line": line, "constant": line - 3 + 0.1 * np.tile(draw.normal(size=30), (2, 1))}
+    found = compare_to("line", methods, fixed=("line", "constant"))["constant"]
+    assert found.to_best is not None
+    assert found.to_best.p_value < 1e-20
+    assert found.to_best.p_value == pytest.approx(paired_bootstrap(methods["constant"][0], line[0]).p_value)
+
+
+def test_seeds_have_at_least_their_own_degrees_of_freedom() -> None:
+    """A pair that varies less than the others of its column is not less certain than seeds leave it."""
+    draw = generator(6)
+    near = draw.normal(size=(3, 40))
+    methods = {
+        "a": near,
+        "b": near + 1e-3 * draw.normal(size=(3, 40)),
+        "far": near + draw.normal(size=(3, 40)) * 30 + draw.normal(size=(3, 1)) * 3,
+    }
+    assert np.isfinite(compare_to("a", methods)["b"].told_from)  # type: ignore[arg-type]
+    pooled = Parts.pooled(measured(methods, seed=0, resamples=100))
+    _, freedom = error_of(1e-9, pooled, 4.0, 3, 40)
+    assert freedom >= 4.0
+
+
+@pytest.mark.parametrize(("more", "mark"), [(5, "level"), (6, "level"), (7, "")])
+def test_one_seed_is_told_from_the_best_as_by_its_exact_test(more: int, mark: str) -> None:
+    """Of 16 samples, seven that only the best has right are worth 2 / 2^7, below .05 / 2 of two methods."""
+    best, worse = (np.array([1.0] * right + [0.0] * (16 - right)) for right in (15, 15 - more))
+    found = compare_to_best({"best": best, "worse": worse, "same": best}, higher_is_better=True)["worse"]
+    assert (found.mark, found.told_from) == (mark, pytest.approx(7 / 16))
 
 
 def test_notes_promise_no_difference_beyond_the_range() -> None:

@@ -408,7 +408,11 @@ def test_the_distance_takes_time_into_account() -> None:
     ("changes", "error", "message"),
     [
         ({"regularisation": 0.0}, ConfigError, "regularisation: expected a number from 0.0001 on, found 0.0"),
-        ({"regularisation": math.nan}, ConfigError, "regularisation: expected a number from 0.0001 on, found nan"),
+        (
+            {"regularisation": math.nan},
+            ConfigError,
+            "regularisation: expected a number from 0.0001 on, found nan",
+        ),
         ({"iterations": 0}, ConfigError, "iterations: expected at least 1, found 0"),
         ({"marginal": "neither"}, ConfigError, "marginal: expected 'source', 'anchor' or 'both', found 'nei"),
         ({"window": -1}, ConfigError, "window: expected a whole number from 0 to"),

@@ -107,7 +107,7 @@ def test_an_interrupted_run_goes_on_with_its_own_valid_split(
 
 def test_what_was_drawn_is_said(drawn: tuple[Path, Path], tmp_path: Path) -> None:
     assert prepared(config(drawn[0], split_valid=0.25)).notes == (
-        "'valid' is 10 of the 40 samples of train, the same share of every class, drawn from the seed",
+        "'valid' is 10 of the 40 samples of train, each class in its share, drawn from the seed",
     )
     features = {"sound": [np.ones((1, 1))] * 12}
     arrays = {"features": features, "targets": [0, 1, 2, 0] * 3}
@@ -122,7 +122,7 @@ def test_what_was_drawn_is_said(drawn: tuple[Path, Path], tmp_path: Path) -> Non
     one = {"features": features, "targets": [0] * 10 + [1, 2]}
     write_corpus(tmp_path / "rare", {"train": one, "test": one}, task=TASK)
     assert prepared(config(tmp_path / "rare", split_valid=0.2)).notes[1] == (
-        "no sample of 'valid' is of class 'glad', 'sad'; a larger share may hold some"
+        "no sample of 'valid' is of class 'glad', 'sad', too rare for it; a larger share may hold some"
     )
 
 

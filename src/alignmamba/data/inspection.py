@@ -33,6 +33,8 @@ class ModalitySummary:
     constant: int = 0
     """Channels of features that have one value in all tokens of train; in other splits they are not
     counted."""
+    step: float = 0.0
+    """Largest step between numbers of float32 at the values of such channels."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -187,7 +189,15 @@ def training(task: Task, splits: Sequence[SplitSummary]) -> Training:
         which = f"{count} of {dim} channels {'have' if count > 1 else 'has'}"
         if count == dim:
             which = f"all {dim} channels have" if dim > 1 else "its channel has"
-        notes.append(f"{each.name}: {which} one value in all of train, so nothing can be learned from it")
+        coarse = (
+            f"; it is stored as float32, with steps of {each.step:g} there: subtract an offset before you"
+            " write what differs by less"
+            if each.step >= 0.01
+            else ""
+        )
+        notes.append(
+            f"{each.name}: {which} one value in all of train, so nothing can be learned from it{coarse}"
+        )
     return Training(hindrance=hindrance, dropped=dropped, notes=tuple(notes))
 
 
@@ -437,6 +447,9 @@ class Seen:
             timed=spec.name in self.timed,
             # one that has a value which is not a number is none
             constant=int(np.count_nonzero(low == high)) if spec.kind == "features" else 0,
+            step=float(np.spacing(np.abs(low[low == high])).max(initial=0))
+            if spec.kind == "features"
+            else 0.0,
         )
 
     def summary(self, modalities: Sequence[ModalitySpec], task: Task) -> SplitSummary:

@@ -185,7 +185,7 @@ class ValidShare:
     def notes(self) -> tuple[str, ...]:
         """Note on the share and the classes that it lacks, in sentences."""
         train, valid = self.corpus.split("train"), self.corpus.split("valid")
-        how = {"group": ", whole groups", "class": ", the same share of every class", "sample": ""}[self.by]
+        how = {"group": ", whole groups", "class": ", each class in its share", "sample": ""}[self.by]
         said = (
             f"'valid' is {len(valid)} of the {len(train) + len(valid)} samples of train{how}, drawn from the"
             " seed"
@@ -201,7 +201,10 @@ class ValidShare:
             f" and {len(lacking) - 5} more" if len(lacking) > 5 else ""
         )
         return (
-            (said, f"no sample of 'valid' is of class {shown}; a larger share may hold some")
+            (
+                said,
+                f"no sample of 'valid' is of class {shown}, too rare for it; a larger share may hold some",
+            )
             if lacking
             else (said,)
         )

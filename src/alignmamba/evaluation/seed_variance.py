@@ -216,7 +216,8 @@ class Parts:
     """Parts of the variance of a mean over seeds."""
 
     of_samples: float
-    """Variance of the mean over the seeds by the samples."""
+    """Variance of the mean over the seeds by the samples. Seeds share no less than nothing: errors that
+    cancel by chance do not make a mean certain."""
     within: float
     """Variance of seeds from single samples that fall out differently: own variance less that which seeds
     share.
@@ -233,11 +234,11 @@ class Parts:
             raise DataError("scores: a metric is not defined (NaN) on the resamples")
         spread = spread - spread.mean(axis=1, keepdims=True)
         covariance = spread @ spread.T * (runs.scale / spread.shape[1])
-        of_samples = max(0.0, float(covariance.mean()))
-        if seeds == 1:
-            return cls(of_samples, 0.0, 0.0)
         own = float(np.trace(covariance)) / seeds
-        shared = (float(covariance.sum()) - own * seeds) / (seeds * (seeds - 1))
+        if seeds == 1:
+            return cls(own, 0.0, 0.0)
+        shared = max(0.0, (float(covariance.sum()) - own * seeds) / (seeds * (seeds - 1)))
+        of_samples = (own + (seeds - 1) * shared) / seeds
         return cls(of_samples, own - shared, float(runs.observed.var(ddof=1)))
 
     @classmethod
@@ -258,14 +259,14 @@ def error_of(
     of_samples: float, seeds_vary: Parts | None, freedom: float, seeds: int, samples: int
 ) -> tuple[float, float]:
     """Standard error and degrees of freedom of a mean over seeds, of the variance by the samples and, where
-    it counts, that of seeds with its degrees of freedom.
+    it counts, that of seeds with its degrees of freedom, which both together have at least.
     """
     if seeds_vary is not None and seeds_vary.between > 0.0:
         of_seeds = max(0.0, seeds_vary.between - seeds_vary.within) / seeds
         if of_seeds > 0.0:
             total = of_samples + of_seeds
             of_both = total**2 * freedom / (seeds_vary.between / seeds) ** 2
-            return math.sqrt(total), min(samples - 1.0, of_both)
+            return math.sqrt(total), min(samples - 1.0, max(freedom, of_both))
     return math.sqrt(of_samples), samples - 1.0
 
 

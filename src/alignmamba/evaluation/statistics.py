@@ -245,7 +245,7 @@ def paired_bootstrap(
     methods on the same resample, gives the covariance of the δ: V is its mean diagonal, C the mean beside the
     diagonal. With the variance s² of the δ over seeds, the variance of the mean difference is
 
-        (V + (S - 1) C) / S + max(0, s² - (V - C)) / S
+        (V + (S - 1) C) / S + max(0, s² - (V - C)) / S,  C at least 0,
 
     the chance of the test split, and what the level of whole runs varies by beyond that: several readers on
     the same cases, with seeds as readers. Student's t follows, with Satterthwaite's degrees of freedom where
@@ -382,12 +382,13 @@ def _compared(
 ) -> dict[str, Standing]:
     pooled = Parts.pooled(methods, fixed)
     counted = max(2, sum(name not in fixed for name in methods))
+    nothing = Parts(0.0, 0.0, 0.0)
     found = {
         name: _difference(
             runs,
             methods[reference],
             1 - level,
-            pooled=pooled,
+            pooled=nothing if {name, reference} <= set(fixed) else pooled,
             methods=counted,
             exact=inflation == 1.0,
             inflation=inflation,
@@ -400,6 +401,9 @@ def _compared(
     standings = {name: Standing(mark="", to_best=None, adjusted_p_value=None) for name in methods}
     for name, (difference, error, freedom) in found.items():
         told_from = _t_quantile(1 - strictest / 2, freedom) * error
+        a, b = methods[name].binary, methods[reference].binary
+        if a is not None and b is not None and inflation == 1.0:
+            told_from = _told_exactly(int((a != b).sum()), a.size, strictest)
         standings[name] = Standing(
             mark="", to_best=difference, adjusted_p_value=next(adjusted), told_from=told_from
         )
@@ -442,6 +446,17 @@ def _difference(
         error, reach = math.inf, math.inf
     low, high = difference - reach, difference + reach
     return Difference(difference=difference, low=low, high=high, p_value=p_value), error, freedom
+
+
+def _told_exactly(apart: int, samples: int, level: float) -> float:
+    """Least difference that `mcnemar_exact` distinguishes, where so many samples are right in one run alone;
+    where these are too few for any, with as many as are needed; infinite where there are no more samples.
+    """
+    for fewer in range(apart // 2, -1, -1):
+        if 2.0 * float(_special().bdtr(fewer, apart, 0.5)) < level:
+            return (apart - 2 * fewer) / samples
+    needed = math.floor(1 - math.log2(level)) + 1
+    return needed / samples if needed <= samples else math.inf
 
 
 def _special() -> Any:

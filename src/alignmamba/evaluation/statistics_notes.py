@@ -29,6 +29,28 @@ def power_note(name: str, samples: int, accuracy: float) -> str:
 
 def marks_note(*, seeds: int, level: float = 0.05, exact: bool = True) -> str:
     """One sentence: how `compare_to_best` decided the marks of a table, with exact tests or without."""
+    return (
+        f"A method is level with the best of its column unless it is worse at {100 * level:g} % by"
+        f" {_tests(seeds=seeds, exact=exact)}, with Holm's correction."
+    )
+
+
+def differences_note(*, seeds: int, exact: bool = True) -> str:
+    """Sentences: how `compare_to` made the intervals and p values of differences."""
+    if seeds > 1:
+        return (
+            "Intervals and p values are those of a paired test over seeds and samples; what differences vary"
+            " by over seeds is pooled over all variants."
+        )
+    return (
+        "Intervals are those of a paired bootstrap over samples, on the one seed that ran. P values are of"
+        f" {_tests(seeds=seeds, exact=exact).removesuffix(', on the one seed that ran')}, with Holm's"
+        " correction."
+    )
+
+
+def _tests(*, seeds: int, exact: bool) -> str:
+    """Tests that decide whether two methods differ."""
     tests = (
         "a paired test over seeds and samples (Obuchowski and Rockette, covariance by bootstrap over samples)"
     )
@@ -39,10 +61,7 @@ def marks_note(*, seeds: int, level: float = 0.05, exact: bool = True) -> str:
             if exact
             else "a paired bootstrap over samples, on the one seed that ran"
         )
-    return (
-        f"A method is level with the best of its column unless it is worse at {100 * level:g} % by {tests},"
-        " with Holm's correction."
-    )
+    return tests
 
 
 def reach_note(
@@ -57,7 +76,7 @@ def reach_note(
     """One sentence: the difference that the test of a column can see, within the range of a metric; empty
     where nothing is compared.
     """
-    told = sorted(min(each.told_from, widest) for each in standings.values() if each.told_from is not None)
+    told = sorted(min(each.told_from, widest) for each in standings.values() if each.told_from)
     if not told:
         return ""
     test = f"{name}: with {seeds} seed{'s' * (seeds > 1)} and {samples} test samples the test distinguishes"
@@ -100,8 +119,9 @@ def folds_note(folds: int) -> str:
     return (
         f"Each seed is {folds} runs, whose test predictions together cover every sample once. Folds share"
         f" training samples: in intervals and tests the variance by samples is {fold_inflation(folds):.2f}"
-        f" times what it would be otherwise, 1 + K n_test / n_train (Nadeau & Bengio, 2003). Metrics that"
-        " compare samples with one another, such as correlations, are means over the folds."
+        f" times what it would be otherwise, 1 + K n_test / n_train of folds of one size (Nadeau & Bengio,"
+        " 2003). Metrics that compare samples with one another, such as correlations, are means over the"
+        " folds."
     )
 
 

@@ -285,6 +285,13 @@ def test_mistakes_are_named(corpus: Corpus, experiment: dict[str, Any], said: st
         cells(corpus, **experiment)
 
 
+@pytest.mark.parametrize("name", ["plans", "distance"])
+def test_a_model_that_aligns_nothing_is_refused_before_it_is_trained(corpus: Corpus, name: str) -> None:
+    base = check_config({**CONFIG, "model": "late-fusion", "options": {}})
+    with pytest.raises(ConfigError, match=r"^model: found 'late-fusion', which aligns nothing"):
+        cells(corpus, base, name=name)
+
+
 def test_an_option_that_goes_with_nothing_is_refused(corpus: Corpus) -> None:
     with pytest.raises(ConfigError, match="d_modle"):
         cells(corpus, check_config({"options": {"d_modle": 3}}), name="comparison")

@@ -120,6 +120,38 @@ def test_every_target_has_the_tables_of_the_task(
     experiment.figures(list(found.values()))
 
 
+def test_a_target_that_nothing_learns_has_no_table() -> None:
+    made = grid("comparison", ("",), ("full", "other"))
+    made = replace(made, plan=replace(made.plan, unlearned=True))
+    names = [table.name for table in Comparison().tables(made)]
+    assert "comparison-mood" in names
+    assert "comparison" not in names
+
+
+def test_a_score_that_is_not_there_has_its_reason() -> None:
+    made = grid("ablation", ("",), ("full", "other"))
+    runs = {
+        place: {seed: replace(each, prediction=np.zeros(SAMPLES)) for seed, each in by_seed.items()}
+        if place[0] == "other"
+        else by_seed
+        for place, by_seed in made.predictions_of.items()
+    }
+    table = next(iter(Ablation().tables(replace(made, predictions_of=runs))))
+    assert "–: corr is not defined where all targets or all predictions are equal." in table.notes
+
+
+def test_of_one_seed_the_notes_are_those_of_its_tests() -> None:
+    made = grid("ablation", ("",), ("full", "other"))
+    runs = {place: {0: by_seed[0]} for place, by_seed in made.predictions_of.items()}
+    tables = {table.name: table for table in Ablation().tables(replace(made, predictions_of=runs))}
+    assert tables["ablation-difference"].notes[0] == (
+        "Intervals are those of a paired bootstrap over samples, on the one seed that ran. P values are of a"
+        " paired bootstrap over samples, with Holm's correction."
+    )
+    assert "McNemar's exact test" in tables["ablation-difference-mood"].notes[0]
+    assert "McNemar" not in tables["ablation"].notes[0], "a regression"
+
+
 def test_an_entry_is_the_score_of_the_target() -> None:
     made = grid("missing", ("10 %",), ("full", "other"), protocol="gcnet", mixed=False)
     tables = {table.name: table for table in Missing().tables(made)}

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from typing import ClassVar
 
 from alignmamba.contracts import Corpus
+from alignmamba.evaluation.statistics_notes import differences_note
 from alignmamba.evaluation.tables import ResultTable
 from alignmamba.recipes.configuration import RunConfig
 from alignmamba.recipes.experiments.cells import Analysis, Cell
@@ -54,6 +55,7 @@ class Ablation(GridExperiment[AblationOptions, Analysis]):
     def _scores(self, grid: Grid) -> Iterator[ResultTable]:
         yield metrics_table(grid, f"Ablation of variants on {grid.corpus}, test", row_label="variant")
         metric = headline(grid.task)
+        column = metric_column(grid, metric)
         full, *rows = grid.rows
         yield ResultTable(
             name="ablation-difference",
@@ -64,10 +66,9 @@ class Ablation(GridExperiment[AblationOptions, Analysis]):
             row_label="variant",
             rows=tuple(rows),
             columns=(f"{metric}, difference", "p value (Holm)"),
-            entries=tuple(differences(metric_column(grid, metric), full, rows)),
+            entries=tuple(differences(column, full, rows)),
             notes=(
-                "Intervals and p values are those of a paired test over seeds and samples; what"
-                " differences vary by over seeds is pooled over all variants.",
+                differences_note(seeds=len(column.seeds), exact=column.exact),
                 *of_groups(grid),
             ),
         )

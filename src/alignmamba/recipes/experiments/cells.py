@@ -75,6 +75,8 @@ class ExperimentRecord:
     test_groups: dict[str, str] = field(default_factory=dict)
     """Id of each test sample to its group, such as a speaker or a video; empty where none are shared."""
     train_samples: int = 0
+    unlearned: bool = False
+    """Runs learn further targets alone, so that the target of the corpus is not scored."""
     whole_in_folds: bool = False
     """Runs learn from the whole train split of every fold, as these are of one size."""
     split_valid: float | None = None

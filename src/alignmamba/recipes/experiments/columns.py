@@ -19,10 +19,11 @@ from alignmamba.evaluation.metrics import (
     column_names,
     known_part,
     metric_names,
+    metric_of,
     sample_scores,
     score,
 )
-from alignmamba.evaluation.seed_variance import Grouped, RowMetric, Scores, scores_of
+from alignmamba.evaluation.seed_variance import Grouped, RowMetric, Scores, is_binary, scores_of
 from alignmamba.evaluation.statistics import (
     UNBOUNDED,
     Standing,
@@ -78,6 +79,14 @@ class Column:
         """True where whole groups of samples are drawn."""
         name = next((name for name, values in self.values.items() if values), None)
         return name is not None and isinstance(self.scores(name, sorted(self.values[name])), Grouped)
+
+    @cached_property
+    def exact(self) -> bool:
+        """True where runs of one seed, right or wrong sample by sample, have an exact test."""
+        if self.inflation != 1 or self.grouped or len(self.seeds) != 1:
+            return False
+        scores = self.scores(self.methods[0], self.seeds)
+        return not isinstance(scores, RowMetric | Grouped) and is_binary(np.asarray(scores))
 
     @property
     def methods(self) -> list[str]:
@@ -260,8 +269,11 @@ def tabled(task: Task | Target) -> list[str]:
 
 
 def of_each_target(grid: Grid, tables: Callable[[Grid], Iterator[ResultTable]]) -> Iterator[ResultTable]:
-    """Tables of the task, and the same of each further target, whose names end with its name."""
-    yield from tables(grid)
+    """Tables of the task, where it is learned, and the same of each further target, whose names end with its
+    name.
+    """
+    if not grid.plan.unlearned:
+        yield from tables(grid)
     for target in grid.task.further if isinstance(grid.task, Task) else ():
         for table in tables(grid.of_target(target)):
             named = {"name": f"{table.name}-{target.name}", "title": f"{table.title}, target {target.name}"}
@@ -271,8 +283,18 @@ def of_each_target(grid: Grid, tables: Callable[[Grid], Iterator[ResultTable]]) 
 def metrics_table(grid: Grid, title: str, *, row_label: str) -> ResultTable:
     """Rows by metrics, all that are columns at once; named like the experiment."""
     columns = {metric: metric_column(grid, metric) for metric in column_names(grid.task)}
-    notes = notes_on(grid, columns, headline(grid.task))
+    notes = [*notes_on(grid, columns, headline(grid.task)), *_dashes(columns)]
     return table_of(grid, grid.experiment, title, columns, row_label=row_label, notes=notes)
+
+
+def _dashes(columns: Mapping[str, Column]) -> Iterator[str]:
+    """Reasons of the numbers that are not there, one sentence each."""
+    reasons: dict[str, list[str]] = {}
+    for metric, column in columns.items():
+        if any(math.isnan(value) for values in column.values.values() for value in values.values()):
+            reasons.setdefault(metric_of(metric).undefined, []).append(metric)
+    for why, metrics in reasons.items():
+        yield f"–: {' and '.join(metrics)} {'are' if len(metrics) > 1 else 'is'} not defined where {why}."
 
 
 def table_of(
@@ -372,9 +394,7 @@ def _notes_on_marks(columns: Mapping[str, Column]) -> Iterator[str]:
     counts = sorted({len(column.seeds) for column in columns.values() if column.standings})
     # one seed is tested otherwise than several
     for count in [counts[0], *counts[-1:]] if counts and counts[0] == 1 < counts[-1] else counts[:1]:
-        yield marks_note(
-            seeds=count, exact=all(each.inflation == 1 and not each.grouped for each in columns.values())
-        )
+        yield marks_note(seeds=count, exact=any(each.exact for each in columns.values()))
     fewer = {
         name: column.seeds
         for name, column in columns.items()
@@ -397,16 +417,17 @@ def _noise(grid: Grid, column: Column, metric: str, at: str) -> Iterator[str]:
     first = next((run for row in grid.rows for run in grid.predictions(row, at).values()), None)
     if first is None:
         return
+    name = f"{metric}, {at}" if at else metric
     counted = sample_scores(grid.task, first, metric)
     samples = len(first.ids) if counted is None else len(counted)
     best = max(float(np.mean(list(values.values()))) for values in column.values.values() if values)
     if first.lengths is not None:
         yield tokens_note(samples, int(first.lengths.sum()))
-    elif metric.startswith("acc") and 0 < best < 1 and not column.grouped:
-        yield power_note(metric, samples, best)
+    elif metric.startswith("acc") and 0 < best < 1 and not column.grouped and column.inflation == 1:
+        yield power_note(name, samples, best)
     least, most = column.bounds
     if told := reach_note(
-        metric, column.standings, seeds=len(column.seeds), samples=samples, widest=most - least
+        name, column.standings, seeds=len(column.seeds), samples=samples, widest=most - least
     ):
         yield told
 
@@ -415,7 +436,7 @@ def _whose_settings(grid: Grid) -> Iterator[str]:
     """One sentence, where methods were published with settings of their own: whether they ran with these."""
     if any(row in METHODS and METHODS[row].settings for row in grid.rows):
         own = grid.plan.settings.get("own_settings", False)
-        whose = "the settings it was published with" if own else "the settings that all share"
+        whose = "the settings it was published with, if any" if own else "the settings that all share"
         yield f"Each method ran with {whose}."
 
 

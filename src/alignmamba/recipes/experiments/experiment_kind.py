@@ -9,10 +9,10 @@ from pydantic import Field, field_validator
 
 from alignmamba.contracts import Batch, Config, Corpus
 from alignmamba.data.loader import collate
-from alignmamba.errors import nearest
+from alignmamba.errors import ConfigError, nearest
 from alignmamba.evaluation.tables import ResultTable
 from alignmamba.methods import METHODS, SETS
-from alignmamba.models.network import merged
+from alignmamba.models.network import Network, merged
 from alignmamba.recipes.bench.bench_files import Files
 from alignmamba.recipes.configuration import PRESET_OF_0_1, RunConfig, with_batch_size
 from alignmamba.recipes.experiments.cells import Analysis, Cell, ExperimentRecord, cell
@@ -167,6 +167,12 @@ def variants(
             other = of_model(base, changes.get("model", base.model))
             options = merged(other.options, changes.get("options", {}))
             yield cell(row, other.model_copy(update={"options": options}), corpus, analyses=analyses)
+
+
+def refuse_unaligned(base: RunConfig) -> None:
+    """Refuse, by a `ConfigError`, a model that aligns nothing, where its alignment is looked at."""
+    if METHODS[base.model].network.aligned_streams is Network.aligned_streams:
+        raise ConfigError(f"model: found {base.model!r}, which aligns nothing, expected one that does")
 
 
 def with_modalities(

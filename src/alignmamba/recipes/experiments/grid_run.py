@@ -192,6 +192,10 @@ def _summed_up(directory: ExperimentDirectory, plan: ExperimentRecord) -> Experi
     )
 
 
+def _learns_others(plan: ExperimentPlan) -> bool:
+    return plan.base.fit.task_weight == 0 and bool(plan.corpus.task.further)
+
+
 def _facts(plan: ExperimentPlan, command: Sequence[str]) -> dict[str, Any]:
     tested = _tested(plan)
     return {
@@ -209,6 +213,7 @@ def _facts(plan: ExperimentPlan, command: Sequence[str]) -> dict[str, Any]:
         "metrics": list(metric_names(plan.corpus.task)),
         "seeds": list(range(plan.options.seeds)),
         "missing": plan.base.missing.model_dump(mode="json"),
+        **({"unlearned": True} if _learns_others(plan) else {}),
         **({} if plan.base.split_valid is None else {"split_valid": plan.base.split_valid}),
         **({"not_compared": dict(plan.not_compared)} if plan.not_compared else {}),
         **plan.experiment.facts(plan.options, plan.corpus, plan.cells),

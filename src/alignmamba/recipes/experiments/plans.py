@@ -27,7 +27,12 @@ from alignmamba.recipes.assembly import seed_everything, untrained_network
 from alignmamba.recipes.configuration import RunConfig, model_config
 from alignmamba.recipes.experiments.cells import Analysis, Cell, cell
 from alignmamba.recipes.experiments.columns import metrics_table, plain_table
-from alignmamba.recipes.experiments.experiment_kind import GridExperiment, GridOptions, test_batches
+from alignmamba.recipes.experiments.experiment_kind import (
+    GridExperiment,
+    GridOptions,
+    refuse_unaligned,
+    test_batches,
+)
 from alignmamba.recipes.experiments.grid import Grid
 from alignmamba.recipes.finished_run import LoadedRun
 from alignmamba.recipes.transport_plans import (
@@ -88,6 +93,7 @@ class Plans(GridExperiment[PlansOptions, PlansAnalysis]):
 
     def cells(self, asked: PlansOptions, base: RunConfig, corpus: Corpus) -> Iterator[Cell]:
         """Figure 5: the model's transport plans, and those of the same without the contrast if it has one."""
+        refuse_unaligned(base)
         analyses = [PlansAnalysis(kind=self.name, samples=asked.samples)]
         yield cell("full", base, corpus, analyses=analyses)
         config = model_config(base, corpus)

@@ -12,6 +12,7 @@ from alignmamba.contracts import Corpus
 from alignmamba.data.training_subset import SubsetConfig, subset_of
 from alignmamba.errors import ConfigError
 from alignmamba.evaluation.metrics import RANGES
+from alignmamba.evaluation.statistics_notes import differences_note
 from alignmamba.evaluation.tables import Entry, ResultTable
 from alignmamba.methods import REFERENCES
 from alignmamba.recipes.bench.bench_files import COLOURS, MARKERS, Files, drawn, why_no_plots
@@ -168,7 +169,8 @@ class Sizes(GridExperiment[SizesOptions, MissingAnalysis]):
         for metric in tabled(grid.task):
             for rate in rates:
                 yield _scores(grid, metric, rate)
-        yield _differences(grid, leading)
+        if len(grid.rows) > 1:
+            yield _differences(grid, leading)
         yield _valid(grid, leading)
 
     def figures(self, tables: Sequence[ResultTable]) -> Files:
@@ -242,9 +244,14 @@ def _scores(grid: Grid, metric: str, rate: str) -> ResultTable:
 
 def _notes(grid: Grid) -> Iterator[str]:
     """Notes on the draw."""
+    draws = "Each seed draws other samples" if len(grid.plan.seeds) > 1 else "The seed draws samples"
+    counted = (
+        "So intervals and tests over seeds are over the draw of training samples too."
+        if len(grid.plan.seeds) > 1
+        else "Intervals and tests take no account of what another draw would give."
+    )
     yield (
-        "Each seed draws other samples of train, the same for all methods, and a smaller size is a part of a"
-        " larger one. So intervals and tests over seeds are over the draw of training samples too."
+        f"{draws} of train, the same for all methods, and a smaller size is a part of a larger one. {counted}"
     )
     if grid.plan.settings["cut_valid"]:
         yield "The valid split is cut in the same proportion."
@@ -263,10 +270,12 @@ def _differences(grid: Grid, metric: str) -> ResultTable:
     full, *rows = grid.rows
     columns: list[str] = []
     parts: list[list[tuple[Entry | None, Entry | None]]] = []
+    exact = False
     for size, place in _columns_at(grid, "").items():
         columns += [size, f"{size}{_P_VALUE}"]
         column = metric_column(grid, metric, place, fixed=_fixed(grid, size))
         parts.append(list(differences(column, full, rows)))
+        exact = exact or column.exact
     return ResultTable(
         name=f"sizes-{metric}-difference",
         title=f"{metric} on {grid.corpus} by training samples: each row minus {full}, test",
@@ -277,7 +286,7 @@ def _differences(grid: Grid, metric: str) -> ResultTable:
             tuple(entry for part in parts for entry in part[number]) for number in range(len(rows))
         ),
         notes=(
-            "Intervals and p values are those of a paired test over seeds and samples.",
+            differences_note(seeds=len(grid.plan.seeds), exact=exact),
             *_notes(grid),
             *of_groups(grid),
         ),

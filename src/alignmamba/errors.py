@@ -53,13 +53,14 @@ class TrainingError(AlignMambaError, RuntimeError):
     """Training cannot continue: a loss or gradient is not finite, or no optimiser step was taken."""
 
 
-def first_fault(error: "ValidationError", prefix: str = "") -> str:
+def first_fault(error: "ValidationError", prefix: str = "", keys: Sequence[str] = ()) -> str:
     """The first of the mistakes in a model's input, in one line: the dotted field, what was expected and what
     was found.
 
     Args:
         error: What pydantic raised.
         prefix: What the fields belong to.
+        keys: Every key there is, dotted, to suggest from.
     """
     first = error.errors(include_url=False, include_context=False)[0]
     where = ".".join(
@@ -75,6 +76,8 @@ def first_fault(error: "ValidationError", prefix: str = "") -> str:
         if first["type"] in ("missing", "value_error", "json_invalid")
         else f", found {shown(first['input'])}"
     )
+    if first["type"] == "extra_forbidden":
+        said, found = f"unknown key{suggestion(where, keys)}", ""
     more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
     message = f"{said}{found}{more}"
     return " ".join((f"{where}: {message}" if where else message).split())

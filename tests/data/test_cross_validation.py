@@ -87,6 +87,9 @@ def test_groups_stay_whole_and_parts_are_of_like_size() -> None:
         assert sum(any(group_of[each] == f"g{number}" for each in part) for part in found) == 1
     assert sorted(map(len, found)) == [7, 8, 8, 9]
     assert folds(whole, 4)[0].by == "group"
+    assert len(folds(whole, 4)[0].notes) == 1
+    few = corpus(CLASSES, [row % 3 for row in range(16)], ["a"] * 10 + ["b"] * 4 + ["c"] * 2)
+    assert folds(few, 3)[0].notes[1].startswith("parts have 2 to 10 samples, for groups stay whole: ")
     with pytest.raises(ConfigError, match=r"^folds: found 11 groups, expected 12 or more, one for each part"):
         parts(whole, 12)
 

@@ -238,8 +238,8 @@ WRONG = {
     ),
     "not TOML": ({"head": "name = \n"}, "not valid TOML"),
     "unknown key": (
-        {"samples": layout.SAMPLES + "delimiter = 3\n"},
-        "samples.delimiter: Extra inputs are not permitted",
+        {"samples": layout.SAMPLES + "spilt = 3\n"},
+        "samples.spilt: unknown key, perhaps you meant 'samples.split'",
     ),
     "two sources": (
         {"samples": '[samples]\ntable = "samples.csv"\nids = "all.npz#id"\n'},
@@ -617,7 +617,7 @@ def test_common_names_of_splits(written: Path) -> None:
         ("samples" + ".a" * 3_000 + " = 1\n", "line 1: a key of more than 32 parts"),
         (
             "samples = " + "{a.b.c = " * 100 + "1" + "}" * 100 + "\n",
-            "samples.a: Extra inputs are not permitted, found a mapping",
+            "samples.a: unknown key",
         ),
         (
             "samples = {ids = 0x" + "f" * 5_000 + "}\n",

@@ -1,6 +1,7 @@
 """The bar and the lines of training."""
 
 import io
+import math
 import sys
 from collections.abc import Mapping
 from types import SimpleNamespace
@@ -46,6 +47,13 @@ def test_one_line_per_epoch_where_there_is_no_terminal(capsys: pytest.CaptureFix
         "epoch 1/2  train loss 0.5000  valid mae 0.2500, corr 0.7500  2.0 s  best",
         "epoch 2/2  train loss 0.5000  valid mae 0.2500, corr 0.7500  2.0 s",
     ]
+
+
+def test_a_score_that_is_not_defined_is_a_dash(capsys: pytest.CaptureFixture[str]) -> None:
+    with progress_display() as display:
+        display.started(epochs=1, batches=1, epoch=1, batch=0)
+        display.epoch_finished({**RECORD, "epoch": 1.0, "valid/corr": math.nan}, best=True)
+    assert "valid mae 0.2500, corr -  2.0 s" in capsys.readouterr().err
 
 
 def test_a_bar_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -51,6 +51,8 @@ class Fold:
     config: FoldsConfig
     rare: tuple[str, ...] = ()
     """Classes with fewer samples than there are parts."""
+    parts: tuple[int, ...] = ()
+    """Samples of each part."""
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -65,7 +67,12 @@ class Fold:
             f" and {len(self.rare) - 5} more" * (len(self.rare) > 5)
         )
         rare = f"class {shown} has fewer than {self.config.number} samples, so not every part has one"
-        return (said, rare) if self.rare else (said,)
+        uneven = (
+            f"parts have {min(self.parts)} to {max(self.parts)} samples, for groups stay whole: intervals and"
+            " tests assume parts of one size, which holds roughly at best"
+        )
+        is_uneven = bool(self.parts) and max(self.parts) > 1.5 * min(self.parts)
+        return (said, *((rare,) if self.rare else ()), *((uneven,) if is_uneven else ()))
 
     @property
     def facts(self) -> Mapping[str, Any]:
@@ -115,7 +122,14 @@ def fold_of(corpus: Corpus, config: FoldsConfig) -> Fold:
         "test": dealt.part_of == config.test,
     }
     roles = {"train": ~(roles["valid"] | roles["test"]), **roles}
-    return Fold(corpus=dealt.as_splits(roles), by=dealt.by, config=config, rare=dealt.rare)
+    parts = np.bincount(dealt.part_of, minlength=config.number)
+    return Fold(
+        corpus=dealt.as_splits(roles),
+        by=dealt.by,
+        config=config,
+        rare=dealt.rare,
+        parts=tuple(map(int, parts)),
+    )
 
 
 def validation_folds(corpus: Corpus, number: int, *, seed: int) -> tuple[Corpus, ...]:

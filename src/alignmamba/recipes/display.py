@@ -1,5 +1,6 @@
 """Progress for people, of training and of reading files: bars on a terminal, lines elsewhere."""
 
+import math
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -88,7 +89,8 @@ class EpochLines:
 
     def epoch_finished(self, record: Mapping[str, float], *, best: bool) -> None:
         """Write the line."""
-        scores = [f"{name.removeprefix('valid/')} {record[name]:.4f}" for name in _headline(record)]
+        values = {name.removeprefix("valid/"): record[name] for name in _headline(record)}
+        scores = [f"{name} {'-' if math.isnan(value) else f'{value:.4f}'}" for name, value in values.items()]
         line = (
             f"epoch {int(record['epoch'])}/{self._epochs}  train loss {record['train/loss/total']:.4f}  valid"
             f" {', '.join(scores)}"

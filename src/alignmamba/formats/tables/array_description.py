@@ -184,7 +184,16 @@ def described(path: Path) -> Description:
     try:
         return Description.model_validate(given)
     except ValidationError as error:
-        raise DataError(f"{path}: {first_fault(error)}") from error
+        raise DataError(f"{path}: {first_fault(error, keys=_keys(given))}") from error
+
+
+def _keys(given: Mapping[str, Any]) -> list[str]:
+    """The dotted keys that a description with these modalities may have."""
+    named = given.get("modalities")
+    parts: dict[str, type[BaseModel]] = {"task": TaskPart, "samples": SamplesPart}
+    parts |= {f"modalities.{name}": ModalityPart for name in (named if isinstance(named, dict) else ())}
+    within = [f"{place}.{field}" for place, part in parts.items() for field in part.model_fields]
+    return [*Description.model_fields, *within]
 
 
 def placeholders(pattern: str) -> list[str]:

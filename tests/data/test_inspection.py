@@ -200,9 +200,8 @@ MEETS: dict[str, tuple[dict[str, dict[str, Any]], dict[str, Any], str, list[str]
         {},
         "",
         [
-            "clock: its channel has one value in all of train, so nothing can be learned from it; it is"
-            " stored as float32, with steps of 8 there: subtract an offset before you write what differs by"
-            " less"
+            "clock: its channel has one value in all of train, so nothing can be learned from it. It is"
+            " stored as float32, with steps of 8 there: subtract an offset before you write it"
         ],
     ),
     "constant channels": (

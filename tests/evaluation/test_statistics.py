@@ -20,7 +20,6 @@ from alignmamba.evaluation.seed_variance import (
     RowMetric,
     Scores,
     error_of,
-    measured,
     scores_of,
 )
 from alignmamba.evaluation.statistics import (
@@ -741,22 +740,18 @@ def test_the_difference_of_methods_without_seeds_is_one_of_samples() -> None:
     found = compare_to("line", methods, fixed=("line", "constant"))["constant"]
     assert found.to_best is not None
     assert found.to_best.p_value < 1e-20
+    # where a seed does change them, as by what it withholds, their own part counts
+    drawn = np.stack([line[0], line[1] + 1])
+    given = compare_to("line", {**methods, "constant": drawn}, fixed=("line", "constant"))["constant"]
+    assert given.to_best is not None
+    assert given.to_best.p_value == pytest.approx(paired_bootstrap(drawn, line).p_value)
     assert found.to_best.p_value == pytest.approx(paired_bootstrap(methods["constant"][0], line[0]).p_value)
 
 
 def test_seeds_have_at_least_their_own_degrees_of_freedom() -> None:
     """A pair that varies less than the others of its column is not less certain than seeds leave it."""
-    draw = generator(6)
-    near = draw.normal(size=(3, 40))
-    methods = {
-        "a": near,
-        "b": near + 1e-3 * draw.normal(size=(3, 40)),
-        "far": near + draw.normal(size=(3, 40)) * 30 + draw.normal(size=(3, 1)) * 3,
-    }
-    assert np.isfinite(compare_to("a", methods)["b"].told_from)  # type: ignore[arg-type]
-    pooled = Parts.pooled(measured(methods, seed=0, resamples=100))
-    _, freedom = error_of(1e-9, pooled, 4.0, 3, 40)
-    assert freedom >= 4.0
+    assert error_of(1e-9, Parts(0.0, 1.0, 1.5), 4.0, 3, 40)[1] == 4.0
+    assert error_of(2.0, Parts(0.0, 1.0, 1.5), 4.0, 3, 40)[1] > 4.0
 
 
 @pytest.mark.parametrize(("more", "mark"), [(5, "level"), (6, "level"), (7, "")])

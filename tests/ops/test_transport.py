@@ -154,6 +154,8 @@ def test_of_tokens_of_one_time_the_first_is_nearest() -> None:
     asked = torch.tensor([[-0.1, 0.0, 0.1, 2.5, 2.6, 7.0, 100.0]]).double()
     found = transport_module.nearest_in_time(asked, times, prefix_mask([5], 6))
     assert found.tolist() == [[0, 0, 0, 0, 3, 3, 3]]
+    unknown = torch.tensor([[0.0, 1.0, math.nan, math.nan]]).double()
+    assert int(transport_module.nearest_in_time(asked, unknown, prefix_mask([4], 4)).max()) < 4
     none = transport_module.nearest_in_time(asked, times, prefix_mask([0], 6))
     assert none.tolist() == [[0] * 7]
 

@@ -190,8 +190,8 @@ def training(task: Task, splits: Sequence[SplitSummary]) -> Training:
         if count == dim:
             which = f"all {dim} channels have" if dim > 1 else "its channel has"
         coarse = (
-            f"; it is stored as float32, with steps of {each.step:g} there: subtract an offset before you"
-            " write what differs by less"
+            f". It is stored as float32, with steps of {each.step:g} there: subtract an offset before you"
+            " write it"
             if each.step >= 0.01
             else ""
         )

@@ -382,14 +382,14 @@ def _compared(
 ) -> dict[str, Standing]:
     pooled = Parts.pooled(methods, fixed)
     counted = max(2, sum(name not in fixed for name in methods))
-    nothing = Parts(0.0, 0.0, 0.0)
+    alone = {name for name in methods if {name, reference} <= set(fixed)}  # what others vary by is not theirs
     found = {
         name: _difference(
             runs,
             methods[reference],
             1 - level,
-            pooled=nothing if {name, reference} <= set(fixed) else pooled,
-            methods=counted,
+            pooled=None if name in alone else pooled,
+            methods=2 if name in alone else counted,
             exact=inflation == 1.0,
             inflation=inflation,
         )

@@ -36,11 +36,12 @@ def marks_note(*, seeds: int, level: float = 0.05, exact: bool = True) -> str:
 
 
 def differences_note(*, seeds: int, exact: bool = True) -> str:
-    """Sentences: how `compare_to` made the intervals and p values of differences."""
+    """Sentences: how `compare_to` made the intervals and p values of differences, of one seed or more."""
+    at_least("seeds", seeds, 1)
     if seeds > 1:
         return (
             "Intervals and p values are those of a paired test over seeds and samples; what differences vary"
-            " by over seeds is pooled over all variants."
+            " by over seeds is pooled over all rows."
         )
     return (
         "Intervals are those of a paired bootstrap over samples, on the one seed that ran. P values are of"

@@ -17,6 +17,7 @@ from alignmamba.nn.alignment import concatenate
 from alignmamba.nn.mamba import MambaConfig
 from alignmamba.nn.routed_mamba import RoutedMambaStack
 from alignmamba.ops import mmd, transport_distance
+from alignmamba.ops.entropic_transport import LEAST_REGULARISATION
 from alignmamba.training.objective import Objective
 
 
@@ -27,7 +28,7 @@ class AlignMamba2Config(FusionConfig, MambaConfig):
 
     transport: Annotated[float, Field(ge=0)] = 0.001
     """Weight of the transport distance between two modalities' tokens."""
-    regularisation: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 0.05
+    regularisation: Annotated[float, Field(ge=LEAST_REGULARISATION, allow_inf_nan=False)] = 0.05
     """Regularisation of the transport plan, by its entropy."""
     iterations: Annotated[int, Field(ge=1)] = 30
     """Iterations of Sinkhorn."""

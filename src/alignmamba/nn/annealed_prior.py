@@ -15,7 +15,7 @@ class AnnealConfig(Config):
 
     to: Annotated[float, Field(ge=0, le=1)] = 1.0
     """Share of `local.time_weight` that is left at the end; 1 keeps all of it, 0 leaves content alone. With
-    `fit.compile` every new share compiles the model again, and after eight it runs uncompiled."""
+    `fit.compile`, every new share compiles method ``match`` again; after eight it runs uncompiled."""
     over: Annotated[float, Field(gt=0, le=1)] = 1.0
     """Share of the epochs after which the end is reached."""
 

@@ -60,7 +60,8 @@ def mmd(
         bandwidth: sigma, or ``"median"``: the median distance between distinct valid tokens of the sample's X
             and Y together, without gradient; 1 where it is zero.
         unbiased: Leave the diagonal out of the two self terms (U-statistic), unlike the paper (V-statistic).
-        landmarks: Approximate the kernel by what this many tokens, half of either side, span (Nystrom).
+        landmarks: Approximate the kernel by what this many tokens span (Nystrom), half of either side; an odd
+            one is of x.
         backend: As for `alignmamba.ops.selective_scan`.
 
     Returns:

@@ -158,7 +158,7 @@ class PairCosts(PairLogs):
 
     Pairs that fit into one tile are computed once and kept. Of more, each tile is computed when it is used,
     and once more in the backward pass. With a weight of time all is float64: of costs of tokens that lie far
-    apart, float32 would keep no digit that content decides.
+    apart, float32 would keep few digits that content decides.
 
     Args:
         x: (batch, x time, channel), floating.

@@ -1,5 +1,6 @@
 """Masked reductions over time, relative time, and the interleaving of aligned streams."""
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -7,6 +8,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from alignmamba.errors import ShapeError
+
+# Length of a vector below which its direction has no gradient.
+_SHORTEST = 1e-12
 
 
 def interleave(streams: Sequence[Tensor]) -> Tensor:
@@ -148,16 +152,17 @@ def unit_tokens(x: Tensor, mask: Tensor) -> Tensor:
 
 
 def unit(x: Tensor) -> Tensor:
-    """Vectors (..., channel) at length 1, however short or long they were; zero, without a gradient, where
-    zero.
+    """Vectors (..., channel) at length 1, however short or long they were; zero where zero. One that is
+    shorter than 1e-12 has no gradient, which grows as the inverse of the length.
     """
     if x.shape[-1] == 0:
         return x
     largest = x.detach().abs().amax(-1, keepdim=True)
-    nothing = largest == 0
+    short = largest < _SHORTEST
     # divided by a power of 2, which rounds nothing, no square overflows or vanishes
-    scale = largest.masked_fill(nothing, 1).log2().floor().exp2()
-    return F.normalize((x / scale).masked_fill(nothing, 0), dim=-1)
+    exponent = largest.masked_fill(largest == 0, 1).log2().floor()
+    scale = exponent.clamp(max=math.frexp(torch.finfo(x.dtype).max)[1] - 1).exp2()
+    return F.normalize(torch.where(short, x.detach(), x) / scale, dim=-1)
 
 
 def reverse_valid(x: Tensor, mask: Tensor) -> Tensor:

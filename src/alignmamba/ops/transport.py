@@ -407,7 +407,9 @@ def nearest_in_time(source_times: Tensor, anchor_times: Tensor, anchor_mask: Ten
     middles = (order + F.pad(order, (0, 1), value=torch.inf)[:, 1:]) / 2
     nearest = torch.searchsorted(middles.contiguous(), source_times.contiguous())
     nearest = nearest.minimum((anchor_mask.sum(1, keepdim=True) - 1).clamp(min=0))
-    return torch.searchsorted(order, order.gather(1, nearest)) if order.shape[1] else nearest
+    if not order.shape[1]:
+        return nearest
+    return torch.searchsorted(order, order.gather(1, nearest)).minimum(nearest)  # a time that is NaN is none
 
 
 @torch.library.custom_op("alignmamba::match_tokens", mutates_args=())

@@ -205,7 +205,12 @@ def test_of_a_second_variant_what_training_changed_is_shown(monkeypatch: pytest.
     runs = [("full", told(0.9)), ("full", told(0.7)), ("w/o contrast", told(0.2))]
     scores: Any = object()
     monkeypatch.setattr(plans, "metrics_table", lambda *_, **__: scores)
-    grid: Any = SimpleNamespace(rows=("full", "w/o contrast"), corpus="timed", analysed=lambda *_: runs)
+    grid: Any = SimpleNamespace(
+        rows=("full", "w/o contrast"),
+        corpus="timed",
+        analysed=lambda *_: runs,
+        plan=SimpleNamespace(unlearned=False),
+    )
     first, table = Plans().tables(grid)
     assert first is scores
     assert table.rows == (

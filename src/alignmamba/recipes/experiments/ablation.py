@@ -68,7 +68,7 @@ class Ablation(GridExperiment[AblationOptions, Analysis]):
             columns=(f"{metric}, difference", "p value (Holm)"),
             entries=tuple(differences(column, full, rows)),
             notes=(
-                differences_note(seeds=len(column.seeds), exact=column.exact),
+                *([differences_note(seeds=len(column.seeds), exact=column.exact)] if column.seeds else []),
                 *of_groups(grid),
             ),
         )

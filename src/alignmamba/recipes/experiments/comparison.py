@@ -169,7 +169,8 @@ class Comparison(GridExperiment[ComparisonOptions, Analysis]):
                 " Whatever else ran on the machine meanwhile is in them.",
             ),
         )
-        yield from variance_tables(grid)
+        if not grid.plan.unlearned:
+            yield from variance_tables(grid)
 
 
 def _settings(run: RunConfig) -> dict[str, Any]:

@@ -83,7 +83,7 @@ class Distance(GridExperiment[DistanceOptions, Analysis]):
             bounds=(-2.0, 2.0),
             caption=(
                 "2 (1 - 2 e), e the held-out error of a linear classifier that tells the modalities apart: 2"
-                " if it always can, 0 if not. Few test samples, or many channels, lead to 2 by themselves."
+                " if it always can, 0 if not. Of few test samples it says little."
             ),
         )
 

@@ -94,9 +94,14 @@ class Plans(GridExperiment[PlansOptions, PlansAnalysis]):
     def cells(self, asked: PlansOptions, base: RunConfig, corpus: Corpus) -> Iterator[Cell]:
         """Figure 5: the model's transport plans, and those of the same without the contrast if it has one."""
         refuse_unaligned(base)
+        config = model_config(base, corpus)
+        if isinstance(config, AlignMambaConfig) and config.local.method not in ("match", "soft"):
+            found = config.local.method
+            raise ConfigError(
+                f"options.local.method: found {found!r}, expected 'match' or 'soft', which make plans"
+            )
         analyses = [PlansAnalysis(kind=self.name, samples=asked.samples)]
         yield cell("full", base, corpus, analyses=analyses)
-        config = model_config(base, corpus)
         if isinstance(config, AlignMambaConfig) and config.contrast.weight:
             options = merged(base.options, {"contrast": {"weight": 0.0}})
             without = base.model_copy(update={"options": options})
@@ -124,7 +129,7 @@ class Plans(GridExperiment[PlansOptions, PlansAnalysis]):
         """Ways of matching by closeness in true time, one table per pair of modalities that know it; before
         them the scores, where there are several variants.
         """
-        if len(grid.rows) > 1:
+        if len(grid.rows) > 1 and not grid.plan.unlearned:
             yield metrics_table(grid, f"Scores beside the plans on {grid.corpus}, test", row_label="variant")
         found: dict[str, dict[str, dict[str, list[float]]]] = {}
         for row, told in grid.analysed(self.name, FILE, _Plans):

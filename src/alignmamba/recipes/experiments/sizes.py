@@ -238,16 +238,16 @@ def _scores(grid: Grid, metric: str, rate: str) -> ResultTable:
         caption=f"Columns are {_OVER}, of {grid.plan.train_samples}."
         if not grid.plan.folds
         else f"Columns are {_OVER} of each fold.",
-        notes=[*notes_on(grid, columns, metric, at=first), *_notes(grid)],
+        notes=[*notes_on(grid, columns, metric, at=first), *_notes(grid, len(columns[first].seeds))],
     )
 
 
-def _notes(grid: Grid) -> Iterator[str]:
-    """Notes on the draw."""
-    draws = "Each seed draws other samples" if len(grid.plan.seeds) > 1 else "The seed draws samples"
+def _notes(grid: Grid, seeds: int) -> Iterator[str]:
+    """Notes on the draw, where so many seeds are compared."""
+    draws = "Each seed draws other samples" if seeds > 1 else "The seed draws samples"
     counted = (
         "So intervals and tests over seeds are over the draw of training samples too."
-        if len(grid.plan.seeds) > 1
+        if seeds > 1
         else "Intervals and tests take no account of what another draw would give."
     )
     yield (
@@ -270,12 +270,12 @@ def _differences(grid: Grid, metric: str) -> ResultTable:
     full, *rows = grid.rows
     columns: list[str] = []
     parts: list[list[tuple[Entry | None, Entry | None]]] = []
-    exact = False
+    seeds, exact = 0, False
     for size, place in _columns_at(grid, "").items():
         columns += [size, f"{size}{_P_VALUE}"]
         column = metric_column(grid, metric, place, fixed=_fixed(grid, size))
         parts.append(list(differences(column, full, rows)))
-        exact = exact or column.exact
+        seeds, exact = max(seeds, len(column.seeds)), exact or column.exact
     return ResultTable(
         name=f"sizes-{metric}-difference",
         title=f"{metric} on {grid.corpus} by training samples: each row minus {full}, test",
@@ -286,8 +286,8 @@ def _differences(grid: Grid, metric: str) -> ResultTable:
             tuple(entry for part in parts for entry in part[number]) for number in range(len(rows))
         ),
         notes=(
-            differences_note(seeds=len(grid.plan.seeds), exact=exact),
-            *_notes(grid),
+            *([differences_note(seeds=seeds, exact=exact)] if seeds else []),
+            *_notes(grid, seeds),
             *of_groups(grid),
         ),
     )
@@ -308,7 +308,8 @@ def _valid(grid: Grid, metric: str) -> ResultTable:
         bounds=RANGES[metric],
         caption="Scores of the epoch that was chosen by them, which are too good.",
     )
-    return table.model_copy(update={"notes": (*table.notes, *_notes(grid))})
+    seeds = max((len(each) for by_size in values.values() for each in by_size.values()), default=0)
+    return table.model_copy(update={"notes": (*table.notes, *_notes(grid, seeds))})
 
 
 def _curves(table: ResultTable) -> "Figure":

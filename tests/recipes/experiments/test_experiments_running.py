@@ -29,7 +29,6 @@ from alignmamba.recipes.experiments.ablation import AblationOptions
 from alignmamba.recipes.experiments.cell_process import BUSY, DONE, USER_INPUT, run_cell
 from alignmamba.recipes.experiments.cells import Job
 from alignmamba.recipes.experiments.comparison import ComparisonOptions
-from alignmamba.recipes.experiments.distance import DistanceOptions
 from alignmamba.recipes.experiments.engines import THREAD_VARIABLES, run_on_slurm, shard_of, thread_settings
 from alignmamba.recipes.experiments.grid_directory import BusyError, ExperimentDirectory
 from alignmamba.recipes.experiments.grid_reader import read_grid
@@ -770,13 +769,13 @@ def test_an_unlabelled_test_split_is_refused(tmp_path: Path) -> None:
 
 def test_a_user_mistake_in_a_cell_is_recorded(tmp_path: Path, corpus: Path) -> None:
     plan = plan_experiment(
-        DistanceOptions(seeds=1),
-        base(corpus, model="late-fusion", options={"d_model": 8}),
+        ComparisonOptions(seeds=1, models=("dcca",), without_alone=True, without_references=True),
+        base(corpus, loader={"batch_size": 4}),
         out=tmp_path / "grid",
     )
     directory = make(plan)
     assert run_cell(directory.path, plan.jobs[0].key) == USER_INPUT
-    assert "aligns no streams" in directory.failure(plan.jobs[0].key)
+    assert "expected more than options.components=10" in directory.failure(plan.jobs[0].key)
     assert directory.state(plan.jobs[0]) == "failed"
 
 

@@ -435,6 +435,8 @@ class Seen:
         counts = np.asarray(self.lengths[spec.name])
         present = counts[counts > 0]
         low, high = self._ends.get(spec.name, (np.empty(0), np.empty(0)))
+        # a channel that has a value which is not a number is none
+        constant = low[low == high] if spec.kind == "features" else np.empty(0)
         return ModalitySummary(
             name=spec.name,
             kind=spec.kind,
@@ -445,11 +447,8 @@ class Seen:
             longest=int(present.max(initial=0)),
             missing=float(np.mean(counts == 0)),
             timed=spec.name in self.timed,
-            # one that has a value which is not a number is none
-            constant=int(np.count_nonzero(low == high)) if spec.kind == "features" else 0,
-            step=float(np.spacing(np.abs(low[low == high])).max(initial=0))
-            if spec.kind == "features"
-            else 0.0,
+            constant=len(constant),
+            step=float(np.spacing(np.abs(constant)).max(initial=0)),
         )
 
     def summary(self, modalities: Sequence[ModalitySpec], task: Task) -> SplitSummary:

@@ -203,12 +203,20 @@ def undefined(scores: Mapping[str, float | None]) -> dict[str, str]:
     return {name: metric_of(name).undefined or "no sample has the target" for name in lacking}
 
 
+def undefined_by_reason(scores: Mapping[str, float | None]) -> dict[str, list[str]]:
+    """Names of the scores of each reason of `undefined`."""
+    names: dict[str, list[str]] = {}
+    for name, why in undefined(scores).items():
+        names.setdefault(why, []).append(name)
+    return names
+
+
 def undefined_notes(role: str, scores: Mapping[str, float | None]) -> list[str]:
     """One sentence for each reason that leaves scores of a split undefined."""
-    by_reason: dict[str, list[str]] = {}
-    for name, why in undefined(scores).items():
-        by_reason.setdefault(why, []).append(name)
-    return [f"split {role!r} has no {', '.join(names)}: {why}" for why, names in by_reason.items()]
+    return [
+        f"split {role!r} has no {', '.join(names)}: {why}"
+        for why, names in undefined_by_reason(scores).items()
+    ]
 
 
 def part_of(target: Target, predictions: Predictions) -> Predictions | None:

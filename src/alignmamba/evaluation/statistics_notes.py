@@ -29,9 +29,14 @@ def power_note(name: str, samples: int, accuracy: float) -> str:
 
 def marks_note(*, seeds: int, level: float = 0.05, exact: bool = True) -> str:
     """One sentence: how `compare_to_best` decided the marks of a table, with exact tests or without."""
+    tests = (
+        "a paired test over seeds and samples (Obuchowski and Rockette, covariance by bootstrap over samples)"
+        if seeds != 1
+        else f"{_tests_of_one_seed(exact=exact)}, on the one seed that ran"
+    )
     return (
-        f"A method is level with the best of its column unless it is worse at {100 * level:g} % by"
-        f" {_tests(seeds=seeds, exact=exact)}, with Holm's correction."
+        f"A method is level with the best of its column unless it is worse at {100 * level:g} % by {tests},"
+        " with Holm's correction."
     )
 
 
@@ -45,24 +50,13 @@ def differences_note(*, seeds: int, exact: bool = True) -> str:
         )
     return (
         "Intervals are those of a paired bootstrap over samples, on the one seed that ran. P values are of"
-        f" {_tests(seeds=seeds, exact=exact).removesuffix(', on the one seed that ran')}, with Holm's"
-        " correction."
+        f" {_tests_of_one_seed(exact=exact)}, with Holm's correction."
     )
 
 
-def _tests(*, seeds: int, exact: bool) -> str:
-    """Tests that decide whether two methods differ."""
-    tests = (
-        "a paired test over seeds and samples (Obuchowski and Rockette, covariance by bootstrap over samples)"
-    )
-    if seeds == 1:
-        tests = (
-            "McNemar's exact test for accuracies and a paired bootstrap over samples otherwise, on"
-            " the one seed that ran"
-            if exact
-            else "a paired bootstrap over samples, on the one seed that ran"
-        )
-    return tests
+def _tests_of_one_seed(*, exact: bool) -> str:
+    bootstrap = "a paired bootstrap over samples"
+    return f"McNemar's exact test for accuracies and {bootstrap} otherwise" if exact else bootstrap
 
 
 def reach_note(

@@ -4,7 +4,6 @@ from collections.abc import Iterator
 from typing import ClassVar
 
 from alignmamba.contracts import Corpus
-from alignmamba.evaluation.statistics_notes import differences_note
 from alignmamba.evaluation.tables import ResultTable
 from alignmamba.recipes.configuration import RunConfig
 from alignmamba.recipes.experiments.cells import Analysis, Cell
@@ -15,6 +14,7 @@ from alignmamba.recipes.experiments.columns import (
     metrics_table,
     of_each_target,
     of_groups,
+    on_differences,
 )
 from alignmamba.recipes.experiments.experiment_kind import (
     GridExperiment,
@@ -67,8 +67,5 @@ class Ablation(GridExperiment[AblationOptions, Analysis]):
             rows=tuple(rows),
             columns=(f"{metric}, difference", "p value (Holm)"),
             entries=tuple(differences(column, full, rows)),
-            notes=(
-                *([differences_note(seeds=len(column.seeds), exact=column.exact)] if column.seeds else []),
-                *of_groups(grid),
-            ),
+            notes=(*on_differences([column]), *of_groups(grid)),
         )

@@ -19,9 +19,9 @@ from alignmamba.evaluation.metrics import (
     column_names,
     known_part,
     metric_names,
-    metric_of,
     sample_scores,
     score,
+    undefined_by_reason,
 )
 from alignmamba.evaluation.seed_variance import Grouped, RowMetric, Scores, is_binary, scores_of
 from alignmamba.evaluation.statistics import (
@@ -34,6 +34,7 @@ from alignmamba.evaluation.statistics import (
     over_seeds,
 )
 from alignmamba.evaluation.statistics_notes import (
+    differences_note,
     groups_note,
     interval_note,
     marks_note,
@@ -289,11 +290,11 @@ def metrics_table(grid: Grid, title: str, *, row_label: str) -> ResultTable:
 
 def _dashes(columns: Mapping[str, Column]) -> Iterator[str]:
     """Reasons of the numbers that are not there, one sentence each."""
-    reasons: dict[str, list[str]] = {}
-    for metric, column in columns.items():
-        if any(math.isnan(value) for values in column.values.values() for value in values.values()):
-            reasons.setdefault(metric_of(metric).undefined, []).append(metric)
-    for why, metrics in reasons.items():
+    sums = {
+        metric: sum(value for values in column.values.values() for value in values.values())
+        for metric, column in columns.items()
+    }
+    for why, metrics in undefined_by_reason(sums).items():
         yield f"–: {' and '.join(metrics)} {'are' if len(metrics) > 1 else 'is'} not defined where {why}."
 
 
@@ -377,6 +378,12 @@ def notes_on(
         *_weights(grid, at),
         *of_groups(grid),
     ]
+
+
+def on_differences(columns: Sequence[Column]) -> Iterator[str]:
+    """Note on the intervals and p values of `differences`, if any are compared."""
+    if seeds := max(len(column.seeds) for column in columns):
+        yield differences_note(seeds=seeds, exact=any(column.exact for column in columns))
 
 
 def of_groups(grid: Grid) -> Iterator[str]:

@@ -12,7 +12,6 @@ from alignmamba.contracts import Corpus
 from alignmamba.data.training_subset import SubsetConfig, subset_of
 from alignmamba.errors import ConfigError
 from alignmamba.evaluation.metrics import RANGES
-from alignmamba.evaluation.statistics_notes import differences_note
 from alignmamba.evaluation.tables import Entry, ResultTable
 from alignmamba.methods import REFERENCES
 from alignmamba.recipes.bench.bench_files import COLOURS, MARKERS, Files, drawn, why_no_plots
@@ -25,6 +24,7 @@ from alignmamba.recipes.experiments.columns import (
     notes_on,
     of_each_target,
     of_groups,
+    on_differences,
     plain_table,
     table_of,
     tabled,
@@ -268,25 +268,23 @@ def _notes(grid: Grid, seeds: int) -> Iterator[str]:
 def _differences(grid: Grid, metric: str) -> ResultTable:
     """Each row minus the first at every size."""
     full, *rows = grid.rows
-    columns: list[str] = []
-    parts: list[list[tuple[Entry | None, Entry | None]]] = []
-    seeds, exact = 0, False
-    for size, place in _columns_at(grid, "").items():
-        columns += [size, f"{size}{_P_VALUE}"]
-        column = metric_column(grid, metric, place, fixed=_fixed(grid, size))
-        parts.append(list(differences(column, full, rows)))
-        seeds, exact = max(seeds, len(column.seeds)), exact or column.exact
+    columns = {
+        size: metric_column(grid, metric, place, fixed=_fixed(grid, size))
+        for size, place in _columns_at(grid, "").items()
+    }
+    parts = [list(differences(column, full, rows)) for column in columns.values()]
+    seeds = max(len(column.seeds) for column in columns.values())
     return ResultTable(
         name=f"sizes-{metric}-difference",
         title=f"{metric} on {grid.corpus} by training samples: each row minus {full}, test",
         row_label="method",
         rows=tuple(rows),
-        columns=tuple(columns),
+        columns=tuple(name for size in columns for name in (size, f"{size}{_P_VALUE}")),
         entries=tuple(
             tuple(entry for part in parts for entry in part[number]) for number in range(len(rows))
         ),
         notes=(
-            *([differences_note(seeds=seeds, exact=exact)] if seeds else []),
+            *on_differences(list(columns.values())),
             *_notes(grid, seeds),
             *of_groups(grid),
         ),

@@ -140,6 +140,35 @@ def test_a_score_that_is_not_there_has_its_reason() -> None:
     assert "–: corr is not defined where all targets or all predictions are equal." in table.notes
 
 
+@pytest.mark.parametrize(
+    ("experiment", "columns", "table"),
+    [
+        (Missing(), ("10 %", "30 %"), "missing-accuracy_weighted-parts"),
+        (Sizes(), ("20", "40"), "sizes-accuracy_weighted-parts"),
+    ],
+    ids=["missing", "sizes"],
+)
+def test_a_metric_that_no_column_has_has_its_reason_once(
+    experiment: GridExperiment, columns: tuple[str, ...], table: str
+) -> None:
+    made = grid(experiment.name, columns, ("full", "other"), protocol="gcnet", mixed=False, cut_valid=False)
+
+    def of_every_label(predictions: Predictions) -> Predictions:
+        parts = predictions.further["parts"]
+        return replace(predictions, further={"parts": replace(parts, targets=np.ones((SAMPLES, 2)))})
+
+    runs = {
+        place: {seed: of_every_label(each) for seed, each in by_seed.items()}
+        for place, by_seed in made.predictions_of.items()
+    }
+    tables = {each.name: each for each in experiment.tables(replace(made, predictions_of=runs))}
+    reason = (
+        "–: accuracy_weighted is not defined where no class or label has samples both with and without it."
+    )
+    assert tables[table].notes.count(reason) == 1
+    assert not any(note.startswith("–") for note in tables[f"{experiment.name}-mae"].notes)
+
+
 def test_of_one_seed_the_notes_are_those_of_its_tests() -> None:
     made = grid("ablation", ("",), ("full", "other"))
     runs = {place: {0: by_seed[0]} for place, by_seed in made.predictions_of.items()}

@@ -1,7 +1,7 @@
 """Tables of finished cells: means over seeds with intervals, the best of a column marked by a paired test."""
 
 import math
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -284,18 +284,8 @@ def of_each_target(grid: Grid, tables: Callable[[Grid], Iterator[ResultTable]]) 
 def metrics_table(grid: Grid, title: str, *, row_label: str) -> ResultTable:
     """Rows by metrics, all that are columns at once; named like the experiment."""
     columns = {metric: metric_column(grid, metric) for metric in column_names(grid.task)}
-    notes = [*notes_on(grid, columns, headline(grid.task)), *_dashes(columns)]
+    notes = notes_on(grid, columns, headline(grid.task))
     return table_of(grid, grid.experiment, title, columns, row_label=row_label, notes=notes)
-
-
-def _dashes(columns: Mapping[str, Column]) -> Iterator[str]:
-    """Reasons of the numbers that are not there, one sentence each."""
-    sums = {
-        metric: sum(value for values in column.values.values() for value in values.values())
-        for metric, column in columns.items()
-    }
-    for why, metrics in undefined_by_reason(sums).items():
-        yield f"–: {' and '.join(metrics)} {'are' if len(metrics) > 1 else 'is'} not defined where {why}."
 
 
 def table_of(
@@ -366,8 +356,8 @@ def _agreeing(columns: Mapping[str, Column]) -> dict[str, Column]:
 def notes_on(
     grid: Grid, columns: Mapping[str, Column], metric: str, *, at: str = "", more: Sequence[str] = ()
 ) -> list[str]:
-    """Notes for the reader of a table of methods, on the differences of a metric at one column of the grid;
-    `more` stands between the noise and the settings.
+    """Notes for the reader of a table of methods, on the differences of a metric at one column of the grid,
+    or, without one, of columns that are metrics; `more` stands between the noise and the settings.
     """
     column = columns[at or metric]
     return [
@@ -377,6 +367,7 @@ def notes_on(
         *_references(grid, column),
         *_weights(grid, at),
         *of_groups(grid),
+        *_dashes((metric if at else name, column) for name, column in columns.items()),
     ]
 
 
@@ -437,6 +428,16 @@ def _noise(grid: Grid, column: Column, metric: str, at: str) -> Iterator[str]:
         name, column.standings, seeds=len(column.seeds), samples=samples, widest=most - least
     ):
         yield told
+
+
+def _dashes(columns: Iterable[tuple[str, Column]]) -> Iterator[str]:
+    """Reasons of the numbers that are not there, one sentence each, by the metric of each column."""
+    sums: dict[str, float] = {}
+    for metric, column in columns:
+        values = [value for by_seed in column.values.values() for value in by_seed.values()]
+        sums[metric] = sum(values, sums.get(metric, 0.0))
+    for why, metrics in undefined_by_reason(sums).items():
+        yield f"–: {' and '.join(metrics)} {'are' if len(metrics) > 1 else 'is'} not defined where {why}."
 
 
 def _whose_settings(grid: Grid) -> Iterator[str]:

@@ -92,6 +92,13 @@ def shown(value: object) -> str:
     return repr(value)[:80]
 
 
+def listed(names: Iterable[str], most: int = 5) -> str:
+    """The first of some names, and how many more there are."""
+    found = list(names)
+    more = len(found) - most
+    return ", ".join(found[:most]) + (f" and {more:,} more" if more > 0 else "")
+
+
 def explain(error: "ValidationError", *, prefix: str = "", keys: Sequence[str] = ()) -> str:
     """All mistakes in one line: the dotted key, what was found and what was expected.
 

@@ -14,7 +14,7 @@ from alignmamba.contracts import Config, Corpus, Role, Split
 from alignmamba.data.labelled_splits import numbers, samples_by_class, strata
 from alignmamba.data.randomness import generator
 from alignmamba.data.views import JoinedSplit, SplitPart
-from alignmamba.errors import ConfigError, DataError
+from alignmamba.errors import ConfigError, DataError, listed
 
 FEWEST: int = 3
 """Parts below which one each for train, valid and test are not to be had."""
@@ -63,10 +63,8 @@ class Fold:
             f"fold {self.config.test} of {self.config.number}: the samples of all splits are dealt {how},"
             f" {sizes}"
         )
-        shown = ", ".join(map(repr, self.rare[:5])) + (
-            f" and {len(self.rare) - 5} more" * (len(self.rare) > 5)
-        )
-        rare = f"class {shown} has fewer than {self.config.number} samples, so not every part has one"
+        names = listed(map(repr, self.rare))
+        rare = f"class {names} has fewer than {self.config.number} samples, so not every part has one"
         uneven = (
             f"parts have {min(self.parts)} to {max(self.parts)} samples, for groups stay whole: intervals and"
             " tests assume parts of one size, which holds roughly at best"

@@ -12,7 +12,7 @@ import numpy as np
 from alignmamba.checksums import file_checksum
 from alignmamba.contracts import Corpus, ModalitySpec, Role, Task
 from alignmamba.data.storage import MANIFEST, Manifest, Shard, read_manifest
-from alignmamba.errors import DataError, shown
+from alignmamba.errors import DataError, listed, shown
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -213,9 +213,8 @@ def _target_notes(task: Task, train: SplitSummary) -> Iterator[str]:
     if len(present) == 1 and task.has_one_class:
         yield f"every sample of train is of class {present[0]!r}: there is nothing to learn"
     elif absent := [name for name, count in train.targets.items() if not count]:
-        shown = ", ".join(map(repr, absent[:5])) + (f" and {len(absent) - 5} more" if len(absent) > 5 else "")
         them = "it" if len(absent) == 1 else "them"
-        yield f"no sample of train is of class {shown}: a model cannot learn {them}"
+        yield f"no sample of train is of class {listed(map(repr, absent))}: a model cannot learn {them}"
 
 
 def examine(

@@ -13,7 +13,7 @@ from alignmamba.contracts import Config, Corpus, Role, Split
 from alignmamba.data.labelled_splits import numbers, samples_by_class, strata
 from alignmamba.data.randomness import generator
 from alignmamba.data.views import SplitPart
-from alignmamba.errors import ConfigError
+from alignmamba.errors import ConfigError, listed
 
 STRATA: Final = 10
 """Parts of equal size that labels of a regression are cut into by their rank."""
@@ -61,9 +61,8 @@ class Subset:
             f"{len(self.corpus.split(role))} of {count} samples of {role}" for role, count in self.of.items()
         )
         said = f"subset: {cut} are used, drawn {how}"
-        lacking = self._lacking
-        shown = ", ".join(map(repr, lacking[:5])) + f" and {len(lacking) - 5} more" * (len(lacking) > 5)
-        return (said, f"no sample of the subset of train is of class {shown}") if lacking else (said,)
+        lacking = listed(map(repr, self._lacking))
+        return (said, f"no sample of the subset of train is of class {lacking}") if lacking else (said,)
 
     @property
     def facts(self) -> Mapping[str, Any]:

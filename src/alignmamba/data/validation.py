@@ -13,7 +13,7 @@ from alignmamba.contracts import Corpus, Role, Split
 from alignmamba.data.labelled_splits import samples_by_class, strata
 from alignmamba.data.randomness import generator
 from alignmamba.data.views import SplitPart
-from alignmamba.errors import ConfigError
+from alignmamba.errors import ConfigError, listed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -194,19 +194,13 @@ class ValidShare:
         left, taken = (
             samples_by_class(task, (sample.target for sample in split)) for split in (train, valid)
         )
-        lacking = [
-            name for name, there, drawn in zip(task.classes, left, taken, strict=True) if there and not drawn
-        ]
-        shown = ", ".join(map(repr, lacking[:5])) + (
-            f" and {len(lacking) - 5} more" if len(lacking) > 5 else ""
-        )
+        drawn = zip(task.classes, left, taken, strict=True)
+        lacking = listed(repr(name) for name, there, here in drawn if there and not here)
+        if not lacking:
+            return (said,)
         return (
-            (
-                said,
-                f"no sample of 'valid' is of class {shown}, too rare for it; a larger share may hold some",
-            )
-            if lacking
-            else (said,)
+            said,
+            f"no sample of 'valid' is of class {lacking}, too rare for it; a larger share may hold some",
         )
 
     @property

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from alignmamba.capacity import refuse_beyond_memory
 from alignmamba.checksums import FIELD, checksum, stamped, unstamped
 from alignmamba.contracts import Config, ModalitySpec, Task
-from alignmamba.errors import CheckpointError, ConfigError, shown
+from alignmamba.errors import CheckpointError, ConfigError, listed, shown
 from alignmamba.files import open_regular, parse_json, read_json, replace_file
 
 CONFIG_FILE = "config.json"
@@ -325,10 +325,9 @@ def _outputs(task: Task) -> str:
         return "one real number" + (
             "" if task.label_range is None else f" from {task.label_range[0]:g} to {task.label_range[1]:g}"
         )
-    shown = ", ".join(map(quoted, task.classes[:_CLASSES_SHOWN]))
-    more = f" and {len(task.classes) - _CLASSES_SHOWN} more" if len(task.classes) > _CLASSES_SHOWN else ""
+    shown = listed(map(quoted, task.classes), _CLASSES_SHOWN)
     what = {"multilabel": "any of", "ordinal": "one, in order, of"}.get(task.kind, "one of")
-    return f"{what} {len(task.classes)} classes: {shown}{more}"
+    return f"{what} {len(task.classes)} classes: {shown}"
 
 
 def _trained_on(provenance: Provenance | None) -> str:

@@ -1,6 +1,6 @@
 """Weights of a finished run as the start of another."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from alignmamba.checksums import file_checksum
 from alignmamba.contracts import Corpus
-from alignmamba.errors import CheckpointError, ConfigError
+from alignmamba.errors import CheckpointError, ConfigError, listed
 from alignmamba.models.network import Network
 from alignmamba.models.pretrained import WEIGHTS_FILE
 from alignmamba.recipes.assembly import trained_model, untrained_network
@@ -53,15 +53,10 @@ class StartingWeights:
         found = [f"{len(self.taken)} of {len(self.taken) + len(self.left)} weights start from run {run}"]
         if self.left:
             new = [f"{name} ({why})" for name, why in self.left.items()]
-            found.append(f"weights that begin at random: {_listed(new)}")
+            found.append(f"weights that begin at random: {listed(new, _SHOWN)}")
         if self.unused:
-            found.append(f"weights of run {run} that have no place here: {_listed(self.unused)}")
+            found.append(f"weights of run {run} that have no place here: {listed(self.unused, _SHOWN)}")
         return tuple(found)
-
-
-def _listed(names: Sequence[str]) -> str:
-    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return ", ".join(names[:_SHOWN]) + more
 
 
 def pinned_start(config: RunConfig) -> RunConfig:

@@ -2,10 +2,10 @@
 
 import math
 from collections import Counter
-from collections.abc import Sequence
 from typing import Final
 
 from alignmamba.contracts import Task
+from alignmamba.errors import listed
 from alignmamba.evaluation.tables import Entry
 from alignmamba.recipes.report.findings import RUN, RUNS, Found, Gathered
 
@@ -208,13 +208,8 @@ def facts(gathered: Gathered) -> list[tuple[str, str]]:
     if experiment.task:
         said.append(("task", task_words(experiment.task)))
         if experiment.task.classes:
-            said.append(("classes", _listed(experiment.task.classes)))
+            said.append(("classes", listed(experiment.task.classes, MOST_NAMED)))
     return [*said, ("seeds", ", ".join(map(str, experiment.seeds)))]
-
-
-def _listed(names: Sequence[str]) -> str:
-    more = len(names) - MOST_NAMED
-    return ", ".join(names[:MOST_NAMED]) + (f" and {more:,} more" if more > 0 else "")
 
 
 def machine(gathered: Gathered) -> list[tuple[str, str]]:

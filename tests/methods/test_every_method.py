@@ -77,7 +77,7 @@ def test_a_step_is_known_by_what_is_learned_from(name: str, monkeypatch: pytest.
 
     monkeypatch.setattr(Objective, "pairs_of", pairs_of)
     monkeypatch.setattr(Objective, "supervised", supervised)
-    config = FitConfig(epochs=1, learning_rate=1e-3, accumulate=3, regression_loss="ccc")
+    config = FitConfig(epochs=2, learning_rate=1e-3, accumulate=3, regression_loss="ccc")
     learn(made, *sources(method, task, missing=method.keeps_withheld), config=config)
     assert len(compared) >= 24 or name in ("dcca", "dccae", "iccn"), "those fit first"
 

@@ -1,10 +1,13 @@
 """A method is one file: short, without another, and the only place in the package that says its name."""
 
 import ast
+import re
 import statistics
 from collections.abc import Iterator
 from pathlib import Path
 from typing import get_args
+
+import pytest
 
 import alignmamba
 from alignmamba.data.missing_protocols import Protocol
@@ -74,6 +77,21 @@ def test_no_method_imports_another() -> None:
             for name in imported
             if name.startswith("alignmamba.methods") and name.rpartition(".")[2] in modules
         }, path.name
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_network_refuses_fewer_modalities_than_its_method_needs(name: str) -> None:
+    said = re.search("two|three", METHODS[name].needs)
+    least = METHODS[name].network.config_class.least_modalities
+    assert least == (1 if said is None else {"two": 2, "three": 3}[said[0]])
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_published_rate_has_the_rest_of_its_schedule(name: str) -> None:
+    """A setting that is not named would be that of AlignMamba."""
+    fit = METHODS[name].settings.get("fit", {})
+    if "learning_rate" in fit and not METHODS[name].reconstructed:
+        assert {"epochs", "patience", "warmup_fraction", "gradient_clip", "weight_decay"} <= fit.keys()
 
 
 def test_the_median_file_is_under_250_lines() -> None:

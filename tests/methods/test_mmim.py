@@ -18,6 +18,7 @@ from alignmamba.contracts import Batch, ModalitySpec
 from alignmamba.errors import ConfigError
 from alignmamba.methods.mmim import MMIM, MULTIMODAL_INFOMAX, InformationBounds, MMIMConfig, entropy_of
 from alignmamba.nn.likelihood import Likelihood
+from alignmamba.training.fit_config import FitConfig
 from alignmamba.training.objective import Parcel, Stage
 from alignmamba.training.pairs import contrast_of
 from alignmamba.training.progress import Progress
@@ -82,6 +83,19 @@ def test_the_entropy_grows_with_the_spread_and_needs_enough_samples() -> None:
     assert not few.grad.any()
 
 
+def test_the_entropy_is_exact_in_half_precision_too() -> None:
+    """Nearly of rank one, so that a covariance rounded to bfloat16 is not positive definite."""
+    random = torch.Generator().manual_seed(0)
+    along = torch.randn(64, 1, generator=random) @ torch.randn(1, 4, generator=random)
+    codes = torch.zeros(64, dtype=torch.long)
+    for noise in torch.randn(20, 64, 4, generator=random):
+        values = along + 0.01 * noise
+        plain = entropy_of(values, codes, classes=1, ridge=1e-4)
+        with torch.autocast("cpu", torch.bfloat16):
+            mixed = entropy_of(values, codes, classes=1, ridge=1e-4)
+        torch.testing.assert_close(mixed, plain, **FLOAT32)
+
+
 def test_estimators_and_the_rest_take_epochs_in_turn() -> None:
     objective = prepared(MULTIMODAL_INFOMAX, TASK)
     seen: list[dict[str, Tensor]] = [
@@ -118,6 +132,13 @@ def test_the_entropy_counts_the_step_before_and_no_other_epoch() -> None:
     assert torch.equal(objective.memory.vectors("pair_0"), before["memory.vectors_pair_0"])
     objective.begin_epoch(Stage(), 1)
     assert not objective.memory.known("pair_0").any()
+
+
+def test_one_epoch_is_refused_as_estimators_would_take_it() -> None:
+    objective = prepared(MULTIMODAL_INFOMAX, TASK)
+    train, valid = sources(MULTIMODAL_INFOMAX, TASK, missing=False)
+    with pytest.raises(ConfigError, match=r"fit\.epochs: found 1, expected 2 or more: the optimisers of"):
+        learn(objective, train, valid, config=FitConfig(epochs=1))
 
 
 def test_one_modality_is_refused() -> None:

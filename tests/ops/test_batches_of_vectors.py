@@ -9,7 +9,7 @@ from torch.testing import assert_close
 
 from alignmamba.errors import ShapeError
 from alignmamba.ops import central_moment_discrepancy, subspace_overlap
-from tolerances import FLOAT64, GRADCHECK
+from tolerances import FLOAT32, FLOAT64, GRADCHECK
 
 MEASURES = (central_moment_discrepancy, subspace_overlap)
 
@@ -43,6 +43,15 @@ def test_overlap_is_zero_where_no_channels_correlate() -> None:
     y[2:] = torch.tensor([[3.0, 1.0], [-3.0, -1.0]])
     assert subspace_overlap(x, y) == 0
     assert subspace_overlap(x, x) > 0.1
+
+
+def test_measures_are_single_precision_at_least_under_autocast() -> None:
+    x, y = drawn(16, 3).float(), drawn(16, 3, seed=1).float()
+    for measure in MEASURES:
+        with torch.autocast("cpu", torch.bfloat16):
+            mixed = measure(x, y)
+        assert mixed.dtype == torch.float32
+        assert_close(mixed, measure(x, y), **FLOAT32)
 
 
 def test_gradients() -> None:

@@ -61,7 +61,9 @@ FAMILIES: Final[dict[str, Method]] = {
     "single-stream-mamba": Method(network=SingleStreamMamba),
     "multi-stream-mamba": Method(network=MultiStreamMamba, search=_ALONE),
     "single-stream-transformer": Method(network=SingleStreamTransformer),
-    "crossmodal-transformer": Method(network=CrossmodalTransformer, search=_ALONE),
+    "crossmodal-transformer": Method(
+        network=CrossmodalTransformer, search=_ALONE, needs="two modalities or more"
+    ),
     "late-fusion": Method(network=LateFusion, search=_ALONE),
 }
 """AlignMamba and the families of the paper's comparison, each reduced to its idea, on one kind of encoder."""

@@ -262,6 +262,7 @@ _FIT = {
     "warmup_fraction": 0.04,
     "gradient_clip": 0.0,
     "epochs": 25,
+    "patience": 0,
     "regression_loss": "mse",
 }
 CONTRASTED_PARTS = Method(

@@ -204,6 +204,7 @@ _SETTINGS = {
         "weight_decay": 1e-4,
         "warmup_fraction": 0.0,
         "gradient_clip": 0.0,
+        "patience": 0,
     },
 }
 _DIFFERS = (

@@ -285,7 +285,7 @@ DECOUPLED_DISTILLATION = Method(
         "Feature mode: text features in place of a fine-tuned BERT. A mean over valid tokens replaces layers"
         " of fixed length. Students never move teachers, and draw near them, where the public code pushes"
         " vectors apart. Margins are per deviation of the labels. Width 48 and 8 heads in place of 50 and 10."
-        " Gradients are clipped by their norm; the rate falls along a cosine."
+        " Gradients are clipped by their norm."
     ),
 )
 """DMD as a method; rates are the authors' for MOSI."""

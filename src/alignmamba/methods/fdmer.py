@@ -24,6 +24,8 @@ from alignmamba.training.pairs import mean_present, named, over_pairs, total, wi
 class FDMERConfig(AnchorVectorConfig):
     """Everything that defines FDMER."""
 
+    method = "FDMER"
+    least_modalities = 2
     d_model: Annotated[int, Field(ge=1)] = 128
     """Width of a part; a multiple of `heads`."""
     hidden: Annotated[int, Field(ge=1)] = 64

@@ -204,7 +204,16 @@ class Completion(Objective):
 GRAPH_COMPLETION = Method(
     network=GCNet,
     objective=Completion,
-    settings={"fit": {"learning_rate": 1e-3, "weight_decay": 1e-5, "warmup_fraction": 0.0, "epochs": 100}},
+    settings={
+        "fit": {
+            "learning_rate": 1e-3,
+            "weight_decay": 1e-5,
+            "warmup_fraction": 0.0,
+            "gradient_clip": 0.0,
+            "epochs": 100,
+            "patience": 0,
+        }
+    },
     required={"loader": {"keep_groups": True}},
     search={"options.reconstruction": LOSS_WEIGHT},
     source="Lian et al., TPAMI 2023, arXiv 2203.02177",

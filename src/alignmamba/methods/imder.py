@@ -227,6 +227,7 @@ SCORE_RECOVERY = Method(
             "weight_decay": 0.0,
             "warmup_fraction": 0.0,
             "gradient_clip": 1.0,
+            "epochs": 200,
             "patience": 20,
         }
     },

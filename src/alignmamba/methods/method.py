@@ -9,8 +9,14 @@ from alignmamba.methods.search_space import SearchSpace
 from alignmamba.models.network import Network
 from alignmamba.training.objective import Objective, Supervised
 
-MMSA: Final[Mapping[str, float]] = {"warmup_fraction": 0.0, "gradient_clip": 0.0, "patience": 8}
-"""Settings of MMSA for the fit of every network."""
+MMSA: Final[Mapping[str, float]] = {
+    "warmup_fraction": 0.0,
+    "gradient_clip": 0.0,
+    "epochs": 200,
+    "patience": 8,
+}
+"""Settings of MMSA for the fit of every network, which ends after eight epochs without a better one. Along
+the cosine of 200 epochs the rate hardly falls before."""
 
 
 @dataclass(frozen=True, kw_only=True)

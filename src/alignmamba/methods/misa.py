@@ -145,7 +145,7 @@ INVARIANT_AND_SPECIFIC = Method(
             "warmup_fraction": 0.0,
             "gradient_clip": 1.0,
             "epochs": 500,
-            "patience": 6,
+            "patience": 7,
             "regression_loss": "mse",
         },
     },

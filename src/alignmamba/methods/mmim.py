@@ -16,6 +16,7 @@ from alignmamba.models.vectors import AnchorVectorConfig, VectorFusion
 from alignmamba.nn.by_name import ModulesByName
 from alignmamba.nn.likelihood import Likelihood, LikelihoodKind
 from alignmamba.nn.recurrent import LastState
+from alignmamba.ops.backends import without_autocast
 from alignmamba.training.batches import BatchSource, every_target
 from alignmamba.training.objective import Minimise, Objective, Stage
 from alignmamba.training.pairs import contrast_of
@@ -205,12 +206,14 @@ def entropy_of(values: Tensor, codes: Tensor, *, classes: int, ridge: float) -> 
     weight = (codes == torch.arange(classes, device=codes.device)[:, None]).to(values.dtype)
     count = weight.sum(1)
     share = weight / count.clamp(min=1)[:, None]
-    centred = values - (share @ values)[:, None]
-    covariance = torch.einsum("cn,cnk,cnl->ckl", share, centred, centred)
     identity = torch.eye(values.shape[1], dtype=values.dtype, device=values.device)
     enough = count > values.shape[1]
-    determinants = torch.logdet(torch.where(enough[:, None, None], covariance + ridge * identity, identity))
-    return 0.5 * determinants.sum() / enough.sum().clamp(min=1)
+    # covariances in half precision need not be positive definite beside so small a ridge
+    with without_autocast(values.device):
+        centred = values - (share @ values)[:, None]
+        covariance = torch.einsum("cn,cnk,cnl->ckl", share, centred, centred)
+        definite = torch.where(enough[:, None, None], covariance + ridge * identity, identity)
+        return 0.5 * torch.logdet(definite).sum() / enough.sum().clamp(min=1)
 
 
 def _drawn_afresh(module: nn.Module) -> None:

@@ -25,6 +25,7 @@ class MMINConfig(FusionConfig):
     """Everything that defines MMIN."""
 
     method = "MMIN"
+    least_modalities = 2
     one_target = "changes its embedding from stage to stage"
     encoder: AnyEncoderConfig = EncoderConfig(kind="none", dropout=0.0)
     absent: Literal["zeros"] = "zeros"
@@ -207,6 +208,7 @@ IMAGINATION_NETWORK = Method(
             "warmup_fraction": 0.0,
             "gradient_clip": 1.0,
             "epochs": 30,
+            "patience": 0,
         },
     },
     source="Zhao, Li and Jin, ACL 2021",

@@ -72,13 +72,19 @@ MULTIMODAL_TRANSFORMER = Method(
     network=MulT,
     settings={
         "loader": {"batch_size": 128},
-        "fit": {"learning_rate": 1e-3, "weight_decay": 0.0, "gradient_clip": 0.8, "epochs": 100},
+        "fit": {
+            "learning_rate": 1e-3,
+            "weight_decay": 0.0,
+            "warmup_fraction": 0.0,
+            "gradient_clip": 0.8,
+            "epochs": 100,
+            "patience": 0,
+        },
     },
     source="Tsai et al., ACL 2019, arXiv 1906.00295",
     needs="two modalities or more",
     differs=(
         "Feature mode. Padding is masked, and the last token is the last valid one. 8 heads in place of 10."
-        " The learning rate falls along a cosine, not at plateaus."
     ),
 )
 """MulT as a method; rates are the authors' for MOSI."""

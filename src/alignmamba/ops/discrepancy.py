@@ -177,7 +177,8 @@ def subspace_overlap(x: Tensor, y: Tensor) -> Tensor:
     one, other = (
         side / (torch.linalg.vector_norm(side.detach(), dim=1, keepdim=True) + 1e-6) for side in centred
     )
-    overlap: Tensor = (one.T @ other).square().mean()
+    with without_autocast(x.device):
+        overlap: Tensor = (one.T @ other).square().mean()
     return overlap
 
 

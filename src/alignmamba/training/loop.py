@@ -105,7 +105,7 @@ def fit(
     objective = model if isinstance(model, Objective) else Supervised(model, task)
     objective.regression_loss, objective.label_smoothing = config.regression_loss, config.label_smoothing
     check_rates(objective, config.rates or {})
-    for stage in check_stages(objective):
+    for stage in check_stages(objective, epochs=config.epochs):
         # a mistake is reported now, not stages later
         selection(stage.select or config.chosen_by, task, higher_is_better)
     fabric = fabric or Fabric(accelerator="auto", devices=1, precision=config.precision)

@@ -14,12 +14,16 @@ _NETWORK: Final = "model."
 """Beginning of the names of the network's weights within an objective."""
 
 
-def check_stages(objective: Objective) -> Sequence[Stage]:
+def check_stages(objective: Objective, *, epochs: int) -> Sequence[Stage]:
     """The stages of an objective, of which each must say once of every trainable weight who changes it.
 
+    Args:
+        objective: The objective.
+        epochs: Of a stage that names no number of its own.
+
     Raises:
-        ConfigError: If a stage forgets a weight, gives it to two optimisers, or names a prefix that no weight
-            has.
+        ConfigError: If a stage forgets a weight, gives it to two optimisers, names a prefix that no weight
+            has, or has too few epochs for each of its optimisers to have one.
         TrainingError: If an optimiser has nothing to train.
     """
     names = [name for name, parameter in objective.named_parameters() if parameter.requires_grad]
@@ -40,6 +44,12 @@ def check_stages(objective: Objective) -> Sequence[Stage]:
             continue
         if not stage.optimisers:
             raise ConfigError(f"{where}: expected at least one optimiser, found none")
+        turns = len(stage.optimisers) if stage.alternate == "epoch" else 1
+        if (stage.epochs or epochs) < turns:
+            raise ConfigError(
+                f"fit.epochs: found {stage.epochs or epochs}, expected {turns} or more: the optimisers of"
+                f" {where} take epochs in turn"
+            )
         for prefix in (prefix for each in stage.optimisers for prefix in each.rates):
             if not any(name.startswith(prefix) for name, _ in objective.named_parameters()):
                 raise ConfigError(f"{where}: no weight has a name that begins with {prefix!r}")

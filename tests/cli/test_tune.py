@@ -36,13 +36,17 @@ def test_a_search_from_plan_to_table(cli: Cli, corpus: Path, tmp_path: Path) -> 
     shown = cli("tune", "show", out, "--importance")
     assert shown.code == 0, shown.err
     assert "fit.learning_rate=0.003" in shown.out
-    assert "importance of settings" in shown.out
+    assert "fewer than 5 trials with a score: single-stream-transformer, late-fusion" in shown.out
     told = json.loads(cli("tune", "show", out, "--importance", "--json").out)
     assert [(each["method"], each["trials"]) for each in told["methods"]] == [
         ("single-stream-transformer", 2),
         ("late-fusion", 2),
     ]
-    assert sum(told["methods"][0]["importance"].values()) == pytest.approx(1)
+    assert told["methods"][0]["importance"] == {}
+
+    gone = cli("tune", "show", tmp_path / "elsewhere")
+    assert gone.code == 2
+    assert "found no tuning.json" in gone.err
 
 
 @pytest.mark.parametrize(
@@ -59,7 +63,7 @@ def test_a_search_from_plan_to_table(cli: Cli, corpus: Path, tmp_path: Path) -> 
         (("--out", "OUT", "--storage", "nonsense"), "storage: found 'nonsense'"),
         (("--out", "OUT", "--importance"), "importance: expected only with"),
         (("--out", "OUT", "--model", "mult"), "--model: tune has no such option"),
-        (("show", "OUT"), "found no tuning.json"),
+        (("show", "OUT", "--trials", "7"), "show takes DIR and --importance alone: drop --data, --trials"),
         (("show",), "expected show DIR"),
         (("list", "OUT"), "found 'list "),
     ],

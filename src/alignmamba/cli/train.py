@@ -1,7 +1,7 @@
 """``alignmamba train``: train, evaluate, write a run directory."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -15,8 +15,7 @@ from alignmamba.cli.terminal_tables import (
     reference_table,
     thresholds_line,
 )
-from alignmamba.cli.verb import PROTOCOLS, SettingVerb, console, option_name, say, write
-from alignmamba.errors import ConfigError
+from alignmamba.cli.verb import PROTOCOLS, SettingVerb, console, say, write
 
 if TYPE_CHECKING:
     from alignmamba.recipes.configuration import RunConfig
@@ -110,7 +109,7 @@ class Train(SettingVerb):
         from alignmamba.recipes.training_run import plan, train
 
         if self.resume is not None:
-            self._refuse_settings_on_resume()
+            self.refuse_options("--resume takes the run's own settings", allowed=("resume", "data"))
             with progress_display() as progress:
                 result = train(resume=self.resume, data=self.data, progress=progress)
         elif self.folds is not None:
@@ -176,17 +175,6 @@ class Train(SettingVerb):
         for setting in found:
             write(f"{setting.key}={setting.default}")
             write(f"    {setting.meaning}")
-
-    def _refuse_settings_on_resume(self) -> None:
-        allowed = {"resume", "data", "json", "traceback"}
-        given = [
-            field.name
-            for field in fields(self)
-            if field.name not in allowed and getattr(self, field.name) != field.default
-        ]
-        if given:
-            options = ", ".join(f"--{option_name(name)}" for name in given)
-            raise ConfigError(f"--resume takes the run's own settings: drop {options}")
 
     def _show_plan(self, ready: "ReadyRun") -> None:
         for note in ready.notes:

@@ -91,6 +91,7 @@ class Tune(RunsVerb):
         """Show what a search has found."""
         if self.words[0] != "show" or len(self.words) != 2:
             raise ConfigError(f"tune: found {' '.join(self.words)!r}, expected show DIR, or options alone")
+        self.refuse_options("show takes DIR and --importance alone", allowed=("words", "importance"))
         from alignmamba.extras import require
 
         require("tune show", "tune", "optuna")
@@ -117,7 +118,7 @@ class Tune(RunsVerb):
 
     def _show_outcomes(self, path: Path, *, importance: bool) -> None:
         from alignmamba.recipes.tuning.tuning_directory import TuningDirectory
-        from alignmamba.recipes.tuning.tuning_results import outcomes
+        from alignmamba.recipes.tuning.tuning_results import LEAST_TRIALS, outcomes
 
         directory = TuningDirectory.open(path)
         record, found = directory.record(), outcomes(directory, importance=importance)
@@ -141,6 +142,8 @@ class Tune(RunsVerb):
                 for key, share in (each.importance or {}).items()
             ]
             console().print(rows_table("importance of settings", ("method", "setting", "share"), shares))
+            if few := [each.method for each in found if not each.importance]:
+                write(f"fewer than {LEAST_TRIALS} trials with a score: {', '.join(few)}")
 
 
 def _by_values(plan: "TuningPlan", key: str) -> list[tuple[str, list[str]]]:
@@ -174,7 +177,7 @@ def _trainings(record: "TuningRecord") -> str:
 def _row(found: "MethodOutcome", asked: int) -> tuple[str, ...]:
     score = "none yet" if found.score is None else f"{found.score:.4f}"
     settings = ", ".join(f"{key}={_short(value)}" for key, value in found.settings.items())
-    counts = (f"{found.trials}/{asked}", str(found.pruned), str(found.running))
+    counts = (f"{found.trials}/{max(asked, found.trials)}", str(found.pruned), str(found.running))
     return (found.method, *counts, score, f"{found.seconds:.0f}", settings)
 
 

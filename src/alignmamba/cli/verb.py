@@ -3,15 +3,15 @@
 import json
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Annotated, Any, ClassVar, cast
 
 from tyro.conf import UseAppendAction, arg
 
-from alignmamba.errors import printable, safe_json
+from alignmamba.errors import ConfigError, printable, safe_json
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -56,6 +56,17 @@ class Verb(ABC):
 
         sys.stdout.write(safe_json(json.dumps(plain(result), ensure_ascii=False, allow_nan=False)) + "\n")
         sys.stdout.flush()
+
+    def refuse_options(self, what: str, *, allowed: Collection[str]) -> None:
+        """Refuse what was given beside the options that `what` reads."""
+        taken = {*allowed, "json", "traceback"}
+        given = [
+            f"--{option_name(each.name)}"
+            for each in fields(self)
+            if each.name not in taken and getattr(self, each.name) != each.default
+        ]
+        if given:
+            raise ConfigError(f"{what}: drop {', '.join(given)}")
 
     def emit_address(self, what: str, address: str) -> None:
         """Print at once where a server listens."""

@@ -46,9 +46,9 @@ class SurplusError(Exception):
     """A trial began while another worker took the last one."""
 
 
-def _done(studies: Studies) -> int:
-    """Trials of all methods that ended for good."""
-    return sum(len(ended(study)) for study in studies.values())
+def _done(studies: Studies, asked: int) -> int:
+    """Trials of all methods that ended for good, of each as many as are asked for at most."""
+    return sum(min(asked, len(ended(study))) for study in studies.values())
 
 
 def work(plan: TuningPlan, *, progress: TuningProgress) -> int:
@@ -65,7 +65,8 @@ def work(plan: TuningPlan, *, progress: TuningProgress) -> int:
             for name, study in studies.items():
                 if not study.get_trials(deepcopy=False):
                     study.enqueue_trial(defaults_of(name, plan))
-        progress.started(done=_done(studies), total=plan.record.trials * len(studies))
+        asked = plan.record.trials
+        progress.started(done=_done(studies, asked), total=asked * len(studies))
         try:
             while _next_trial(plan, directory, worker, studies, progress):
                 pass
@@ -106,7 +107,11 @@ def _next_trial(
     if last.user_attrs.get(SURPLUS, False):
         return True
     progress.finished(
-        name, last, best_of(study), done=_done(studies), seconds=last.user_attrs.get(SECONDS, 0.0)
+        name,
+        last,
+        best_of(study),
+        done=_done(studies, plan.record.trials),
+        seconds=last.user_attrs.get(SECONDS, 0.0),
     )
     return True
 

@@ -20,7 +20,7 @@ def test_a_run(cli: Cli, run: Path, tmp_path: Path) -> None:
     assert json.loads(said.out) == {
         "report": str(out),
         "bytes": out.stat().st_size,
-        "cells": {"finished": 1, "failed": 0, "begun": 0, "pending": 0},
+        "cells": {"finished": 1, "failed": 0, "damaged": 0, "begun": 0, "pending": 0},
     }
     page = out.read_text(encoding="utf-8")
     metrics = json.loads((run / "metrics.json").read_text())

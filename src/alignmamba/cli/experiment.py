@@ -14,7 +14,7 @@ from tyro.conf import Positional, UseAppendAction, arg
 from alignmamba.cli.config_flags import flag
 from alignmamba.cli.terminal_tables import blocks, rows_table
 from alignmamba.cli.verb import SettingVerb, Verb, console, option_name, say, write
-from alignmamba.errors import ConfigError, likely
+from alignmamba.errors import DONE, OUR_FAULT, USER_INPUT, ConfigError, likely
 
 if TYPE_CHECKING:
     from alignmamba.contracts import Config
@@ -121,9 +121,9 @@ class Experiment(SettingVerb):
         with closing(shows(engine.jobs)) as progress:
             result = run_experiment(plan, engine, command=["alignmamba", *sys.argv[1:]], progress=progress)
         self._show_result(plan, result)
-        if not result.failures:
-            return 0
-        return 1 if any(reason.startswith("internal: ") for reason in result.failures.values()) else 2
+        if any(reason.startswith("internal: ") for reason in result.failures.values()):
+            return OUR_FAULT
+        return USER_INPUT if result.failures or result.damaged else DONE
 
     def _note_options_of_others(self) -> None:
         """Report options that this experiment ignores."""
@@ -224,6 +224,7 @@ class Experiment(SettingVerb):
                     "threads": plan.threads,
                     "states": result.states,
                     "failures": result.failures,
+                    "damaged": result.damaged,
                     "tables": [table.model_dump(mode="json") for table in result.tables],
                 }
             )
@@ -232,6 +233,8 @@ class Experiment(SettingVerb):
         said = ", ".join(f"{count} {state}" for state, count in result.states.items())
         for label, reason in result.failures.items():
             say(f"failed: {label}: {reason}")
+        for label, reason in result.damaged.items():
+            say(f"damaged: {label}: {reason}")
         say(
             f"{said}; tables in {result.directory / 'tables'}; write a page with: alignmamba report"
             f" {result.directory}"

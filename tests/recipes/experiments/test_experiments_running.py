@@ -387,7 +387,10 @@ def test_a_damaged_cell_is_left_out_and_named(tmp_path: Path, uninterrupted: Pat
     shutil.copytree(uninterrupted, copy)
     key = json.loads((copy / "experiment.json").read_text())["cells"][0]["key"]
     (copy / "cells" / key / METRICS).write_text("")
-    table = sum_up(copy).tables[0]
+    result = sum_up(copy)
+    table = result.tables[0]
+    assert result.states == {"finished": 3, "damaged": 1}
+    assert METRICS in result.damaged["alignmamba, 20 %, seed 0"]
     assert [len(entry.values) for entry in table.entries[0] if entry is not None] == [1] * 4
     assert any(
         note.startswith("Damaged: alignmamba, 20 %, seed 0: ") and METRICS in note for note in table.notes

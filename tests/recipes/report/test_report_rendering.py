@@ -407,7 +407,7 @@ def test_a_usual_experiment_is_small(tmp_path: Path) -> None:
     page = write_page(tmp_path)
     assert page.path == tmp_path / "report.html"
     assert page.size == page.path.stat().st_size < 3_000_000
-    assert page.cells == {"finished": 30, "failed": 0, "begun": 0, "pending": 0}
+    assert page.cells == {"finished": 30, "failed": 0, "damaged": 0, "begun": 0, "pending": 0}
     data = Document(page.path.read_text(encoding="utf-8")).data["samples"]
     assert [len(cell["prediction"]) for cell in data["cells"]] == [700] * 6
     assert len(data["sets"]) == 1  # ids and targets once for all

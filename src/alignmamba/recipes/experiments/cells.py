@@ -13,8 +13,8 @@ from alignmamba.errors import ConfigError
 from alignmamba.recipes.configuration import RunConfig, resolve
 from alignmamba.recipes.run_records import CorpusIdentity
 
-State = Literal["finished", "failed", "begun", "pending"]
-"""State of a run."""
+State = Literal["finished", "failed", "damaged", "begun", "pending"]
+"""State of a run; one that is damaged has finished, and a file of it was changed since."""
 
 
 class Analysis(Config):

@@ -37,7 +37,7 @@ def read_grid(directory: ExperimentDirectory, plan: ExperimentRecord) -> Grid:
         plan=plan,
         task=plan.task,
         labels={key: job.label for key, job in jobs.items()},
-        states=states,
+        states=states | dict.fromkeys(damaged, "damaged"),
         runs={key: facts for key, facts in runs.items() if key not in damaged},
         failures={key: directory.failure(key) for key, state in states.items() if state == "failed"},
         damaged=damaged,

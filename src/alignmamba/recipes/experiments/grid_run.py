@@ -93,6 +93,8 @@ class ExperimentResult:
     """Number of runs in each state."""
     failures: Mapping[str, str]
     """Label of a run to the reason why it failed."""
+    damaged: Mapping[str, str]
+    """Label of a finished run to what is wrong with its files."""
 
 
 def plan_experiment(options: GridOptions, base: RunConfig, *, out: str | Path) -> ExperimentPlan:
@@ -189,6 +191,7 @@ def _summed_up(directory: ExperimentDirectory, plan: ExperimentRecord) -> Experi
         tables=tables,
         states=dict(Counter(grid.states.values())),
         failures={grid.labels[key]: why for key, why in grid.failures.items()},
+        damaged={grid.labels[key]: why for key, why in grid.damaged.items()},
     )
 
 

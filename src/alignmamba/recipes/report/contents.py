@@ -1,4 +1,4 @@
-"""Content of the directory of an experiment or a run; a damaged file is refused by its name."""
+"""Content of the directory of an experiment or a run; a damaged file is refused, or reported, by its name."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -56,7 +56,9 @@ OVER_SAMPLES: Final = (
 
 
 def gather(directory: Path) -> Gathered:
-    """Read an experiment or a single run, finished or not; a `CheckpointError` names a damaged file."""
+    """Read an experiment or a single run, finished or not; a `CheckpointError` names a damaged file. Of an
+    experiment, a damaged run is among those that are not done.
+    """
     page = _Room()
     if (directory / PLAN).is_file():
         grid = ExperimentDirectory(directory)
@@ -97,10 +99,13 @@ class _Room:
     samples_without_plan: int = 0
 
     def take_cell(self, grid: ExperimentDirectory, cell: CellRecord) -> Found:
-        """Read a cell of an experiment."""
-        state = grid.state_of(cell.key, cell.analyses)
-        error = read_record(grid.failure_path(cell.key), Failure).error if state == "failed" else ""
-        return self.take(cell, state, error, grid.run_path(cell.key), probabilities=False)
+        """Read a cell of an experiment; a damaged one is named, and the others are read."""
+        try:
+            state = grid.state_of(cell.key, cell.analyses)
+            error = read_record(grid.failure_path(cell.key), Failure).error if state == "failed" else ""
+            return self.take(cell, state, error, grid.run_path(cell.key), probabilities=False)
+        except CheckpointError as fault:
+            return Found(cell=cell, state="damaged", error=str(fault))
 
     def take(self, cell: CellRecord, state: State, error: str, run: Path, *, probabilities: bool) -> Found:
         """Read a run, as far as there is room for its samples and plans."""
@@ -135,8 +140,8 @@ class _Room:
         """Samples of the first finished seed of each place; of the first place, however many they are."""
         if (cell.row, cell.column) in self.places:
             return None
-        self.places.add((cell.row, cell.column))
         samples = read_samples(run, cell.predictions, probabilities=probabilities)
+        self.places.add((cell.row, cell.column))
         if samples is not None:
             self.predictions -= len(samples.ids)
             if self.predictions < 0 and len(self.places) > 1:

@@ -7,15 +7,17 @@ from typing import Final
 from alignmamba.contracts import Task
 from alignmamba.errors import listed
 from alignmamba.evaluation.tables import Entry
+from alignmamba.recipes.experiments.cells import State
 from alignmamba.recipes.report.findings import RUN, RUNS, Found, Gathered
 
 MOST_NAMED: Final = 20
 """Classes that a sentence names."""
 _MOST_PLACES = 9
 """Digits after the point, beyond which a number is written with a power of ten."""
-STATES: Final = {
+STATES: Final[dict[State, str]] = {
     "finished": "done",
     "failed": "failed",
+    "damaged": "damaged, not read",
     "begun": "begun, not finished",
     "pending": "pending",
 }
@@ -64,7 +66,7 @@ def counted(number: int, noun: str) -> str:
 def states(gathered: Gathered) -> dict[str, int]:
     """Number of runs by state; several places of a table may rest on one run."""
     counts = Counter({found.cell.key: found.state for found in gathered.found}.values())
-    return {state: counts[state] for state in ("finished", "failed", "begun", "pending")}
+    return {state: counts[state] for state in STATES}
 
 
 def summary(gathered: Gathered) -> str:
@@ -121,8 +123,9 @@ def _experiment_words(gathered: Gathered) -> list[str]:
     if count["finished"] == total:
         return [*words, "All of them are done."]
     begun = f"{count['begun']} begun, " if count["begun"] else ""
-    ended = f"{count['finished']} done, {count['failed']} failed"
-    words.append(f"Of these, {ended}, {begun}{count['pending']} pending.")
+    damaged = f"{count['damaged']} damaged, " if count["damaged"] else ""
+    ended = f"{count['finished']} done, {count['failed']} failed, {damaged}"
+    words.append(f"Of these, {ended}{begun}{count['pending']} pending.")
     if count["begun"] or count["pending"]:
         words.append("The experiment is not finished, and its numbers can change.")
     return words
@@ -181,7 +184,7 @@ def label(found: Found) -> str:
 
 def undone(gathered: Gathered) -> list[dict[str, str]]:
     """Cells that are not done, those of one place and fate together."""
-    groups: dict[tuple[str, str, str], list[int]] = {}
+    groups: dict[tuple[str, State, str], list[int]] = {}
     for found in gathered.found:
         if found.state != "finished":
             groups.setdefault((place(found), found.state, found.error), []).append(found.cell.seed)

@@ -11,8 +11,9 @@ import numpy as np
 
 from alignmamba.checksums import file_checksum
 from alignmamba.contracts import Corpus, ModalitySpec, Role, Task
+from alignmamba.data.labelled_splits import absent_classes_note
 from alignmamba.data.storage import MANIFEST, Manifest, Shard, read_manifest
-from alignmamba.errors import DataError, listed, shown
+from alignmamba.errors import DataError, shown
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -212,9 +213,8 @@ def _target_notes(task: Task, train: SplitSummary) -> Iterator[str]:
     present = [name for name, count in train.targets.items() if count]
     if len(present) == 1 and task.has_one_class:
         yield f"every sample of train is of class {present[0]!r}: there is nothing to learn"
-    elif absent := [name for name, count in train.targets.items() if not count]:
-        them = "it" if len(absent) == 1 else "them"
-        yield f"no sample of train is of class {listed(map(repr, absent))}: a model cannot learn {them}"
+    elif note := absent_classes_note(task, [int(train.targets[name]) for name in task.classes]):
+        yield note
 
 
 def examine(

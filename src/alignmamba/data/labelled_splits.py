@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from alignmamba.contracts import Split, Task
+from alignmamba.errors import listed
 
 
 def is_labelled(split: Split) -> bool:
@@ -41,6 +42,13 @@ def samples_by_class(task: Task, targets: Iterable[Any]) -> list[int]:
         elif target is not None and task.has_one_class:
             counts[int(target)] += 1
     return counts
+
+
+def absent_classes_note(task: Task, counts: Sequence[int]) -> str:
+    """One sentence on the classes of which train has no sample, from `samples_by_class`; else empty."""
+    absent = [repr(name) for name, count in zip(task.classes, counts, strict=True) if not count]
+    them = "it" if len(absent) == 1 else "them"
+    return f"no sample of train is of class {listed(absent)}: a model cannot learn {them}" if absent else ""
 
 
 def strata(task: Task, targets: Sequence[Any]) -> NDArray[np.int64] | None:

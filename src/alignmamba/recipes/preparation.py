@@ -7,6 +7,7 @@ from typing import Any
 from alignmamba.contracts import ROLES, Corpus, Role
 from alignmamba.data.cross_validation import Fold, fold_of, joined
 from alignmamba.data.further_targets import FurtherConfig, left_of, with_further
+from alignmamba.data.labelled_splits import absent_classes_note, samples_by_class
 from alignmamba.data.leading_target import several_labels
 from alignmamba.data.standardise import finite_means
 from alignmamba.data.training_subset import Subset, SubsetConfig, subset_of
@@ -84,6 +85,10 @@ def prepared(config: RunConfig, *, seeds: Iterable[int] = ()) -> Prepared:
             f"corpus {corpus.name!r} has no split 'test': scores are of 'valid', on which the best epoch is"
             " chosen"
         )
+    # a subset has a note of its own
+    if config.objective == "task" and corpus.task.classes and SUBSET not in made.steps:
+        counts = samples_by_class(corpus.task, (sample.target for sample in corpus.split("train")))
+        notes += filter(None, [absent_classes_note(corpus.task, counts)])
     return Prepared(config=config, corpus=_asked(corpus, config), notes=tuple(notes), identity=identity)
 
 

@@ -99,8 +99,8 @@ class Missing(GridExperiment[MissingOptions, MissingAnalysis]):
             raise ConfigError("missing: the grid gives every run its own; take --protocol and --rates")
         if len(corpus.modalities) < 2 and asked.protocol != "tokens":
             raise ConfigError(
-                f"protocol: corpus {corpus.name!r} has one modality, which no sample can do without; expected"
-                " tokens"
+                f"protocol: corpus {corpus.name!r} has one modality to learn from,"
+                f" {corpus.modalities[0].name!r}, which no sample can do without; expected tokens"
             )
         rates = asked.rates_for(corpus)
         for name in asked.models:

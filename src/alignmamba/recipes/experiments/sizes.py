@@ -92,7 +92,8 @@ class Sizes(GridExperiment[SizesOptions, MissingAnalysis]):
         """Refuse missing rates where nothing can be withheld."""
         if asked.missing_rates and len(corpus.modalities) < 2:
             raise ConfigError(
-                f"missing_rates: corpus {corpus.name!r} has one modality, which no sample can do without"
+                f"missing_rates: corpus {corpus.name!r} has one modality to learn from,"
+                f" {corpus.modalities[0].name!r}, which no sample can do without"
             )
         if asked.pretrained_rate != 1 and not asked.pretrained:
             raise ConfigError(

@@ -81,10 +81,11 @@ def test_an_offset_lowers_the_concordance_alone() -> None:
     assert found["ccc"] == pytest.approx(2 * 2 / 3 / (2 * 2 / 3 + 4))
 
 
-def test_a_constant_has_no_determination_and_one_number_no_concordance() -> None:
+def test_targets_that_are_equal_have_neither_determination_nor_concordance() -> None:
     found = scored(NUMBER, [1.0, 2.0, 3.0], [0.1, 0.1, 0.1])
     assert math.isnan(found["r2"])
-    assert found["ccc"] == 0
+    assert math.isnan(found["ccc"])
+    assert scored(NUMBER, [0.1, 0.1, 0.1], [1.0, 2.0, 3.0])["ccc"] == 0
     assert scored(NUMBER, [0.3, 0.1, 0.2], [1.0, 2.0, 3.0])["r2"] < 0
     same = scored(NUMBER, [0.1, 0.1, 0.1], [0.1, 0.1, 0.1])
     assert math.isnan(same["ccc"])
@@ -92,8 +93,7 @@ def test_a_constant_has_no_determination_and_one_number_no_concordance() -> None
     assert undefined(same).keys() == {"corr", "ccc", "r2"}
     assert undefined_notes("test", same) == [
         "split 'test' has no corr: all targets or all predictions are equal",
-        "split 'test' has no ccc: all targets and predictions are one number",
-        "split 'test' has no r2: all targets are equal",
+        "split 'test' has no ccc, r2: all targets are equal",
     ]
 
 

@@ -1,6 +1,7 @@
 """Cross-validation of a model: a run a fold, resumed, evaluated, and scored together."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from alignmamba.recipes import fold_runs
 from alignmamba.recipes.configuration import RunConfig, check_config
 from alignmamba.recipes.finished_run import evaluate
 from alignmamba.recipes.fold_runs import FOLDS, plan_folds, train_folds
+from alignmamba.recipes.report.contents import gather
 from alignmamba.recipes.training_run import plan, train
 from small_run import CONFIG, SIZES, rows_of, write_small_corpus
 
@@ -61,6 +63,15 @@ def test_the_command_resumes_and_refuses_other_settings(corpus: Corpus, finished
     assert {path: path.stat().st_mtime_ns for path in finished.glob("fold-*/metrics.json")} == before
     with pytest.raises(CheckpointError, match=r"fold-0: holds a run of other settings; choose another --out"):
         train_folds(config(corpus, seed=1), folds=3, out=finished, progress=None)
+
+
+def test_the_directory_of_all_folds_leads_to_theirs(finished: Path) -> None:
+    said = re.escape(f"take one, such as {finished / 'fold-0'}, or repeat train --folds to resume them")
+    for use in (evaluate, gather):
+        with pytest.raises(CheckpointError, match=said):
+            use(finished)
+    with pytest.raises(CheckpointError, match=r"it has no config\.yaml and run\.json$"):
+        evaluate(finished.parent)
 
 
 def test_finished_folds_are_not_planned_again(

@@ -212,7 +212,8 @@ class Experiment(SettingVerb):
             return
 
         rows = [(job.key, job.label, states[job.key]) for job in plan.jobs]
-        title = f"{plan.experiment.name} on {plan.corpus.name}: {len(plan.jobs)} runs, {_threads(plan)} each"
+        counted = f"{len(plan.jobs)} run{'s' * (len(plan.jobs) != 1)}"
+        title = f"{plan.experiment.name} on {plan.corpus.name}: {counted}, {_threads(plan)} each"
         console().print(rows_table(title, ("key", "run", "state"), rows))
         write("dry run: nothing was trained or written")
 
@@ -248,12 +249,13 @@ class Experiment(SettingVerb):
                 continue
             chosen = table.of_columns(self.metrics)
             parts = blocks(chosen.shown(), screen.width)
-            if len(parts) > 1:
+            intervals = len(parts) == 1
+            if not intervals:
                 parts = blocks(chosen.shown(intervals=False), screen.width)
             for place, (header, rows) in enumerate(parts, start=1):
                 title = f"{table.title} ({place} of {len(parts)})" if len(parts) > 1 else table.title
                 screen.print(rows_table(title, header, rows))
-            for note in table.notes:
+            for note in chosen.shown_notes(intervals=intervals):
                 console().print(note, soft_wrap=True)
             console().print()
 

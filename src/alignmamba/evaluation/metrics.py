@@ -477,7 +477,7 @@ METRICS: Final[dict[str, Metric]] = {
         whole=concordance,
         compares=True,
         bounds=(-1.0, 1.0),
-        undefined="all targets and predictions are one number",
+        undefined="all targets are equal",
     ),
     "rmse": Metric(
         task="regression",

@@ -34,7 +34,8 @@ def concordance(truth: Values, predicted: Values) -> float:
 
     .. math:: \rho_c = \frac{2 s_{xy}}{s_x^2 + s_y^2 + (\bar x - \bar y)^2}
 
-    Moments divide by the number of samples. NaN where both sides are one and the same number.
+    Moments divide by the number of samples. NaN where all targets are equal: what is not quite right is 0
+    then, however near.
 
     Source:
         Lin, A Concordance Correlation Coefficient to Evaluate Reproducibility, Biometrics 1989, eq. 5.
@@ -44,7 +45,7 @@ def concordance(truth: Values, predicted: Values) -> float:
     # the mean of equal numbers may be off by a rounding
     x, y = (values - values.mean() if np.ptp(values) else np.zeros_like(values) for values in (x, y))
     spread = float(x @ x + y @ y) / len(x) + apart**2
-    return float(2.0 * (x @ y) / len(x)) / spread if spread > 0.0 else math.nan
+    return float(2.0 * (x @ y) / len(x)) / spread if x.any() else math.nan
 
 
 def root_mean_square_error(truth: Values, predicted: Values) -> float:

@@ -212,6 +212,16 @@ class ResultTable(Config):
                 columns.append([self._interval(entry) for entry in entries])
         return tuple(header), [tuple(row) for row in zip(*columns, strict=True)]
 
+    def shown_notes(self, *, intervals: bool = True) -> list[str]:
+        """Notes and the legend of what is shown on a terminal."""
+        spread = any(entry is not None and entry.low is not None for row in self.entries for entry in row)
+        elsewhere = "There is no room for intervals here; they are in the files of the table."
+        return [
+            *self.notes,
+            *([elsewhere] if spread and not intervals else []),
+            *self._legend("*", "≈", intervals=intervals),
+        ]
+
     def of_columns(self, names: Sequence[str]) -> "ResultTable":
         """The table with the named of its columns; with all if it has no such column."""
         places = [place for place, name in enumerate(self.columns) if name in names]
@@ -258,13 +268,13 @@ class ResultTable(Config):
         shown = f"{value:.{self.digits}f}"
         return shown if shown.strip("-0.") else shown.removeprefix("-")  # a rounded -0.0 is not negative
 
-    def _legend(self, best: str, level: str) -> list[str]:
+    def _legend(self, best: str, level: str, *, intervals: bool = True) -> list[str]:
         """Shown parts of those that exist."""
         entries = [entry for row in self.entries for entry in row if entry is not None]
         marks = {entry.mark for entry in entries}
         there = {
             "mean ± standard deviation over seeds": any(entry.deviation is not None for entry in entries),
-            "[95 % interval]": any(entry.low is not None for entry in entries),
+            "[95 % interval]": intervals and any(entry.low is not None for entry in entries),
             f"{best}: best": "best" in marks,
             f"{level}: level with the best": "level" in marks,
         }

@@ -17,6 +17,7 @@ from alignmamba.recipes.display import Shown
 from alignmamba.recipes.run_directory import (
     RunDirectory,
     beside,
+    fold_path,
     plain,
     prediction_tables,
     to_json,
@@ -108,7 +109,7 @@ def train_folds(
     ready = plan_folds(config, folds, out=out)
     runs = []
     for number, each in enumerate(of_folds(config, folds)):
-        place = ready.directory / f"fold-{number}"
+        place = fold_path(ready.directory, number)
         if place.exists() and not overwrite:
             _check_same(place, ready.config.model_copy(update={"folds": each.folds}), ready.corpus)
             runs.append(train(resume=place, data=each.data, progress=progress))

@@ -97,6 +97,7 @@ class RunDirectory:
         if not _is_run(path):
             raise CheckpointError(
                 f"run {path}: not the directory of a run: it has no {CONFIG} and {IDENTITY}"
+                f"{way_to_folds(path)}"
             )
         return cls(path)
 
@@ -273,6 +274,19 @@ def set_aside(path: Path) -> Iterator[None]:
             if path.exists() and not ((path / LAST).exists() or (path / METRICS).exists()):
                 shutil.rmtree(path)  # nothing of it could be used
             settle(path, aside)
+
+
+def fold_path(path: Path, number: int) -> Path:
+    """Directory of the run of a fold, in that of all folds."""
+    return path / f"fold-{number}"
+
+
+def way_to_folds(path: Path) -> str:
+    """Clause that leads from a directory of folds to a run; empty for anything else."""
+    first = fold_path(path, 0)
+    if not _is_run(first):
+        return ""
+    return f"; it holds the runs of folds: take one, such as {first}, or repeat train --folds to resume them"
 
 
 def _is_run(path: Path) -> bool:

@@ -25,6 +25,7 @@ from alignmamba.recipes.run_directory import (
     MODEL,
     TABLE_BYTES,
     RunDirectory,
+    way_to_folds,
 )
 from alignmamba.recipes.run_records import (
     Failure,
@@ -73,7 +74,7 @@ def gather(directory: Path) -> Gathered:
     elif directory.exists():
         raise CheckpointError(
             f"{directory}: expected the directory of an experiment or a run, found neither {PLAN} nor"
-            f" {IDENTITY}"
+            f" {IDENTITY}{way_to_folds(directory)}"
         )
     else:
         raise CheckpointError(f"{directory}: no such directory")

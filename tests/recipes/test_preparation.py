@@ -154,7 +154,7 @@ def test_a_corpus_without_a_test_split_is_trained_on_with_a_note(tmp_path: Path)
 
 
 def test_a_class_that_train_lacks_is_named(tmp_path: Path) -> None:
-    has: dict[Role, Sequence[str]] = {role: ("text",) for role in ("train", "valid", "test")}
+    has: dict[Role, Sequence[str]] = dict.fromkeys(("train", "valid", "test"), ("text",))
     write(tmp_path / "data", has, sizes={"train": 2})
     said = "no sample of train is of class 'sad': a model cannot learn it"
     assert prepared(config(tmp_path / "data")).notes == (said,)

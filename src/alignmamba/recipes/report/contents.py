@@ -57,8 +57,8 @@ OVER_SAMPLES: Final = (
 
 
 def gather(directory: Path) -> Gathered:
-    """Read an experiment or a single run, finished or not; a `CheckpointError` names a damaged file. Of an
-    experiment, a damaged run is among those that are not done.
+    """Read an experiment or a single run, finished or not; a `CheckpointError` names a damaged file. A
+    damaged run of an experiment is among those that are not done.
     """
     page = _Room()
     if (directory / PLAN).is_file():

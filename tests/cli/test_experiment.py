@@ -78,10 +78,10 @@ def test_an_experiment_from_plan_to_tables(cli: Cli, corpus: Path, tmp_path: Pat
     assert json.loads(dry.out)["states"] == {"finished": 2}
 
 
-def _ablation(cli: Cli, corpus: Path, out: Path, *settings: str) -> Said:
+def _ablation(cli: Cli, corpus: Path, out: Path, *settings: str, as_json: bool = False) -> Said:
     """One seed of every variant."""
     options = ("--data", corpus, "--out", out, "--seeds", "1", "--set", *settings)
-    return cli("experiment", "ablation", *options)
+    return cli("experiment", "ablation", *options, *["--json"] * as_json)
 
 
 @pytest.mark.usefixtures("in_process")
@@ -93,6 +93,22 @@ def test_a_failed_run_is_told_by_line_and_exit_code(cli: Cli, corpus: Path, tmp_
     assert said.code == 2
     assert "failed: full, seed 0: " in said.err
     assert cli("report", tmp_path / "grid").code == 0
+
+
+@pytest.mark.usefixtures("in_process")
+def test_a_damaged_run_is_named_and_the_exit_code_is_2(cli: Cli, corpus: Path, tmp_path: Path) -> None:
+    out = tmp_path / "grid"
+    assert _ablation(cli, corpus, out, *SETTINGS).code == 0
+    key = json.loads((out / "experiment.json").read_text())["cells"][0]["key"]
+    (out / "cells" / key / "metrics.json").write_text("{")
+    said = _ablation(cli, corpus, out, *SETTINGS)
+    assert said.code == 2
+    assert f"damaged: full, seed 0: {out / 'cells' / key / 'metrics.json'}: " in said.err
+    assert f"to run it again, remove {out / 'cells' / key}" in said.err
+    told = json.loads(_ablation(cli, corpus, out, *SETTINGS, as_json=True).out)
+    assert told["states"]["damaged"] == 1
+    assert list(told["damaged"]) == ["full, seed 0"]
+    assert told["failures"] == {}
 
 
 @pytest.mark.usefixtures("in_process")

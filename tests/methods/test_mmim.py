@@ -137,7 +137,9 @@ def test_the_entropy_counts_the_step_before_and_no_other_epoch() -> None:
 def test_one_epoch_is_refused_as_estimators_would_take_it() -> None:
     objective = prepared(MULTIMODAL_INFOMAX, TASK)
     train, valid = sources(MULTIMODAL_INFOMAX, TASK, missing=False)
-    with pytest.raises(ConfigError, match=r"fit\.epochs: found 1, expected 2 or more: the optimisers of"):
+    with pytest.raises(
+        ConfigError, match=r"fit\.epochs: found 1, expected 2 or more, as 2 optimisers take epochs"
+    ):
         learn(objective, train, valid, config=FitConfig(epochs=1))
 
 

@@ -66,7 +66,7 @@ def test_the_command_resumes_and_refuses_other_settings(corpus: Corpus, finished
 
 
 def test_the_directory_of_all_folds_leads_to_theirs(finished: Path) -> None:
-    said = re.escape(f"take one, such as {finished / 'fold-0'}, or repeat train --folds to resume them")
+    said = re.escape(f"take one, such as {finished / 'fold-0'}, or repeat train --folds to resume")
     for use in (evaluate, gather):
         with pytest.raises(CheckpointError, match=said):
             use(finished)

@@ -141,7 +141,9 @@ class Tune(RunsVerb):
                 for each in found
                 for key, share in (each.importance or {}).items()
             ]
-            console().print(rows_table("importance of settings", ("method", "setting", "share"), shares))
+            if shares:
+                title = "importance of settings"
+                console().print(rows_table(title, ("method", "setting", "share"), shares))
             if few := [each.method for each in found if not each.importance]:
                 write(f"fewer than {LEAST_TRIALS} trials with a score: {', '.join(few)}")
 

@@ -57,8 +57,8 @@ class Verb(ABC):
         sys.stdout.write(safe_json(json.dumps(plain(result), ensure_ascii=False, allow_nan=False)) + "\n")
         sys.stdout.flush()
 
-    def refuse_options(self, what: str, *, allowed: Collection[str]) -> None:
-        """Refuse what was given beside the options that `what` reads."""
+    def refuse_options(self, rule: str, *, allowed: Collection[str]) -> None:
+        """Refuse all given options but these; the message begins with the rule that drops them."""
         taken = {*allowed, "json", "traceback"}
         given = [
             f"--{option_name(each.name)}"
@@ -66,7 +66,7 @@ class Verb(ABC):
             if each.name not in taken and getattr(self, each.name) != each.default
         ]
         if given:
-            raise ConfigError(f"{what}: drop {', '.join(given)}")
+            raise ConfigError(f"{rule}: drop {', '.join(given)}")
 
     def emit_address(self, what: str, address: str) -> None:
         """Print at once where a server listens."""

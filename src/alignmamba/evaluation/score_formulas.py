@@ -34,8 +34,8 @@ def concordance(truth: Values, predicted: Values) -> float:
 
     .. math:: \rho_c = \frac{2 s_{xy}}{s_x^2 + s_y^2 + (\bar x - \bar y)^2}
 
-    Moments divide by the number of samples. NaN where all targets are equal: what is not quite right is 0
-    then, however near.
+    Moments divide by the number of samples. NaN where all targets are equal: any error would make it
+    0 there.
 
     Source:
         Lin, A Concordance Correlation Coefficient to Evaluate Reproducibility, Biometrics 1989, eq. 5.

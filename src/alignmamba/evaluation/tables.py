@@ -215,7 +215,7 @@ class ResultTable(Config):
     def shown_notes(self, *, intervals: bool = True) -> list[str]:
         """Notes and the legend of what is shown on a terminal."""
         spread = any(entry is not None and entry.low is not None for row in self.entries for entry in row)
-        elsewhere = "There is no room for intervals here; they are in the files of the table."
+        elsewhere = f"There is no room for intervals here: {self.name}.md has them."
         return [
             *self.notes,
             *([elsewhere] if spread and not intervals else []),

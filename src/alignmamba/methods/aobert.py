@@ -222,9 +222,8 @@ ALL_IN_ONE = Method(
     source="Kim and Park, Information Fusion 92, 2023, doi 10.1016/j.inffus.2022.11.022",
     differs=(
         "Feature mode: a small Transformer from scratch over features in place of a pretrained BERT; a hidden"
-        " token is rebuilt as its encoded token, with encoders `none` its standardised features, not as a"
-        " word. Both tasks of pretraining are trained"
-        " beside the prediction, without a stage of their own."
+        " token is rebuilt as what the encoder made of it, not as a word. Both tasks of pretraining are"
+        " trained beside the prediction, without a stage of their own."
     ),
     reconstructed=(
         "The full text was not read and no code was found: layout of the sequence, shares of hidden tokens"

@@ -16,7 +16,7 @@ MMSA: Final[Mapping[str, float]] = {
     "patience": 8,
 }
 """Settings of MMSA for the fit of every network, which ends after eight epochs without a better one. Along
-the cosine of 200 epochs the rate hardly falls before."""
+the cosine of 200 epochs the rate hardly falls until then."""
 
 
 @dataclass(frozen=True, kw_only=True)

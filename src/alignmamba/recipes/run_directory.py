@@ -286,7 +286,7 @@ def way_to_folds(path: Path) -> str:
     first = fold_path(path, 0)
     if not _is_run(first):
         return ""
-    return f"; it holds the runs of folds: take one, such as {first}, or repeat train --folds to resume them"
+    return f"; its folds have them: take one, such as {first}, or repeat train --folds to resume"
 
 
 def _is_run(path: Path) -> bool:

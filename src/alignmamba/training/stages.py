@@ -47,8 +47,8 @@ def check_stages(objective: Objective, *, epochs: int) -> Sequence[Stage]:
         turns = len(stage.optimisers) if stage.alternate == "epoch" else 1
         if (stage.epochs or epochs) < turns:
             raise ConfigError(
-                f"fit.epochs: found {stage.epochs or epochs}, expected {turns} or more: the optimisers of"
-                f" {where} take epochs in turn"
+                f"fit.epochs: found {stage.epochs or epochs}, expected {turns} or more, as"
+                f" {len(stage.optimisers)} optimisers take epochs in turn"
             )
         for prefix in (prefix for each in stage.optimisers for prefix in each.rates):
             if not any(name.startswith(prefix) for name, _ in objective.named_parameters()):

@@ -141,15 +141,20 @@ def test_a_score_that_is_not_there_has_its_reason() -> None:
 
 
 @pytest.mark.parametrize(
-    ("experiment", "columns", "table"),
+    ("experiment", "columns", "names"),
     [
-        (Missing(), ("10 %", "30 %"), "missing-accuracy_weighted-parts"),
-        (Sizes(), ("20", "40"), "sizes-accuracy_weighted-parts"),
+        (Missing(), ("10 %", "30 %"), ["missing-accuracy_weighted-parts"]),
+        (
+            Sizes(),
+            ("20", "40"),
+            ["sizes-accuracy_weighted-parts", "sizes-accuracy_weighted-difference-parts"],
+        ),
+        (Ablation(), ("",), ["ablation-difference-parts"]),
     ],
-    ids=["missing", "sizes"],
+    ids=["missing", "sizes", "ablation"],
 )
 def test_a_metric_that_no_column_has_has_its_reason_once(
-    experiment: GridExperiment, columns: tuple[str, ...], table: str
+    experiment: GridExperiment, columns: tuple[str, ...], names: list[str]
 ) -> None:
     made = grid(experiment.name, columns, ("full", "other"), protocol="gcnet", mixed=False, cut_valid=False)
 
@@ -165,8 +170,8 @@ def test_a_metric_that_no_column_has_has_its_reason_once(
     reason = (
         "–: accuracy_weighted is not defined where no class or label has samples both with and without it."
     )
-    assert tables[table].notes.count(reason) == 1
-    assert not any(note.startswith("–") for note in tables[f"{experiment.name}-mae"].notes)
+    assert [tables[name].notes.count(reason) for name in names] == [1] * len(names)
+    assert not any(note.startswith("–") for note in next(iter(tables.values())).notes)
 
 
 def test_of_one_seed_the_notes_are_those_of_its_tests() -> None:

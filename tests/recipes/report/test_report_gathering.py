@@ -112,7 +112,6 @@ DAMAGES = [
     ("experiment.json", "{", "not valid JSON"),
     ("experiment.json", "{}", "experiment: expected, found nothing"),
     ("tables/accuracy.json", "[]", "found a list"),
-    ("failed/0000000000000000.json", '{"error": 3}', "error: Input should be a valid string, found 3"),
     (f"{CELL}/metrics.json", "{}", "metrics: expected, found nothing"),
     (f"{CELL}/environment.json", '{"versions": 3}', "versions: "),
     (f"{CELL}/log.csv", "epoch,valid/loss/total\n1,high\n", "found 'high', expected a number"),
@@ -149,10 +148,9 @@ DAMAGES = [
 
 @pytest.mark.parametrize(("file", "content", "message"), DAMAGES)
 def test_a_damaged_file_is_named(tmp_path: Path, file: str, content: str, message: str) -> None:
-    write_experiment(tmp_path, unfinished=(0,) if file.startswith("failed") else ())
-    (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
-    (tmp_path / file).write_text(content, encoding="utf-8")
-    if file.startswith((CELL, "failed")):
+    write_experiment(tmp_path)
+    write(tmp_path / file, content)
+    if file.startswith(CELL):
         said = damage(tmp_path)
     else:
         with pytest.raises(CheckpointError) as error:
@@ -163,14 +161,43 @@ def test_a_damaged_file_is_named(tmp_path: Path, file: str, content: str, messag
     assert "\n" not in said
 
 
+def write(path: Path, content: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(content, encoding="utf-8")
+
+
 def damage(directory: Path) -> str:
     """The fault of the only damaged run, beside which the others are read."""
     gathered = gather(directory)
     (damaged,) = [each for each in gathered.found if each.state == "damaged"]
     assert states(gathered)["damaged"] == 1
     assert "1 damaged" in summary(gathered)
-    assert any(each.samples for each in gathered.found if each.state == "finished")
+    # the other seed takes its place
+    assert [each.cell.seed for each in gathered.found if each.samples] == [1, 0, 0]
     return damaged.error
+
+
+def test_a_damaged_run_of_a_later_seed_is_not_done(tmp_path: Path) -> None:
+    """Its predictions are not shown, but the tables rest on them."""
+    second = write_experiment(tmp_path).joinpath("cells", "0000000000000001", "predictions_test.csv")
+    second.write_text("id,target\na,b\n", encoding="utf-8")
+    assert [each.state for each in gather(tmp_path).found][:2] == ["finished", "damaged"]
+
+
+def test_a_damaged_file_leaves_what_became_of_a_run(tmp_path: Path) -> None:
+    write_experiment(tmp_path, unfinished=(0,))
+    (tmp_path / CELL / "log.csv").write_text("", encoding="utf-8")
+    begun = gather(tmp_path).found[0]
+    assert begun.state == "begun"
+    assert begun.error.startswith(f"{tmp_path / CELL / 'log.csv'}: ")
+    reason = tmp_path / "failed" / "0000000000000000.json"
+    for content, said in (
+        ('{"error": "out of memory"}', "out of memory"),
+        ('{"error": 3}', f"{reason} cannot be read"),
+    ):
+        write(reason, content)
+        failed = gather(tmp_path).found[0]
+        assert (failed.state, failed.error) == ("failed", said)
 
 
 def test_a_file_that_is_not_text_is_named(tmp_path: Path) -> None:

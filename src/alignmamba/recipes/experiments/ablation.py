@@ -67,5 +67,5 @@ class Ablation(GridExperiment[AblationOptions, Analysis]):
             rows=tuple(rows),
             columns=(f"{metric}, difference", "p value (Holm)"),
             entries=tuple(differences(column, full, rows)),
-            notes=(*on_differences([column]), *of_groups(grid)),
+            notes=(*on_differences([column], metric), *of_groups(grid)),
         )

@@ -90,6 +90,11 @@ class Column:
         return not isinstance(scores, RowMetric | Grouped) and is_binary(np.asarray(scores))
 
     @property
+    def scored(self) -> Iterator[float]:
+        """Values of all methods and seeds."""
+        return (value for by_seed in self.values.values() for value in by_seed.values())
+
+    @property
     def methods(self) -> list[str]:
         """Those that can be compared."""
         return [name for name, values in self.values.items() if values and name in self.compared]
@@ -367,14 +372,15 @@ def notes_on(
         *_references(grid, column),
         *_weights(grid, at),
         *of_groups(grid),
-        *_dashes((metric if at else name, column) for name, column in columns.items()),
+        *dashes((metric if at else name, score) for name, each in columns.items() for score in each.scored),
     ]
 
 
-def on_differences(columns: Sequence[Column]) -> Iterator[str]:
-    """Note on the intervals and p values of `differences`, if any are compared."""
+def on_differences(columns: Sequence[Column], metric: str) -> Iterator[str]:
+    """Notes on intervals and p values of `differences` of a metric, if any are compared, and on dashes."""
     if seeds := max(len(column.seeds) for column in columns):
         yield differences_note(seeds=seeds, exact=any(column.exact for column in columns))
+    yield from dashes((metric, score) for column in columns for score in column.scored)
 
 
 def of_groups(grid: Grid) -> Iterator[str]:
@@ -430,12 +436,11 @@ def _noise(grid: Grid, column: Column, metric: str, at: str) -> Iterator[str]:
         yield told
 
 
-def _dashes(columns: Iterable[tuple[str, Column]]) -> Iterator[str]:
-    """Reasons of the numbers that are not there, one sentence each, by the metric of each column."""
+def dashes(scores: Iterable[tuple[str, float]]) -> Iterator[str]:
+    """Reasons of the numbers that are not there, one sentence each, from each metric and value of a table."""
     sums: dict[str, float] = {}
-    for metric, column in columns:
-        values = [value for by_seed in column.values.values() for value in by_seed.values()]
-        sums[metric] = sum(values, sums.get(metric, 0.0))
+    for metric, value in scores:
+        sums[metric] = sums.get(metric, 0.0) + value
     for why, metrics in undefined_by_reason(sums).items():
         yield f"–: {' and '.join(metrics)} {'are' if len(metrics) > 1 else 'is'} not defined where {why}."
 

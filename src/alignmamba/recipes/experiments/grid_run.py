@@ -78,7 +78,7 @@ class ExperimentPlan:
         return tuple(sorted({threads_of(job) for job in self.jobs}))
 
     def states(self) -> Mapping[str, State]:
-        """State of each job so far, by its key."""
+        """State of each job so far, by its key; files of finished ones are not read."""
         directory = ExperimentDirectory(self.directory)
         return {job.key: directory.state(job) for job in self.jobs}
 

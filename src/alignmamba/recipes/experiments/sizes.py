@@ -18,6 +18,7 @@ from alignmamba.recipes.bench.bench_files import COLOURS, MARKERS, Files, drawn,
 from alignmamba.recipes.configuration import RunConfig, StartConfig
 from alignmamba.recipes.experiments.cells import Cell, cell
 from alignmamba.recipes.experiments.columns import (
+    dashes,
     differences,
     headline,
     metric_column,
@@ -285,7 +286,7 @@ def _differences(grid: Grid, metric: str) -> ResultTable:
             tuple(entry for part in parts for entry in part[number]) for number in range(len(rows))
         ),
         notes=(
-            *on_differences(list(columns.values())),
+            *on_differences(list(columns.values()), metric),
             *_notes(grid, seeds),
             *of_groups(grid),
         ),
@@ -308,7 +309,8 @@ def _valid(grid: Grid, metric: str) -> ResultTable:
         caption="Scores of the epoch that was chosen by them, which are too good.",
     )
     seeds = max((len(each) for by_size in values.values() for each in by_size.values()), default=0)
-    return table.model_copy(update={"notes": (*table.notes, *_notes(grid, seeds))})
+    shown = ((metric, each) for by_size in values.values() for scores in by_size.values() for each in scores)
+    return table.model_copy(update={"notes": (*table.notes, *_notes(grid, seeds), *dashes(shown))})
 
 
 def _curves(table: ResultTable) -> "Figure":

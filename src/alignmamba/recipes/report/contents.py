@@ -28,7 +28,6 @@ from alignmamba.recipes.run_directory import (
     way_to_folds,
 )
 from alignmamba.recipes.run_records import (
-    Failure,
     RunEnvironment,
     RunIdentity,
     RunSummary,
@@ -101,18 +100,22 @@ class _Room:
 
     def take_cell(self, grid: ExperimentDirectory, cell: CellRecord) -> Found:
         """Read a cell of an experiment; a damaged one is named, and the others are read."""
+        state, error = grid.state_of(cell.key, cell.analyses), grid.failure(cell.key)
         try:
-            state = grid.state_of(cell.key, cell.analyses)
-            error = read_record(grid.failure_path(cell.key), Failure).error if state == "failed" else ""
             return self.take(cell, state, error, grid.run_path(cell.key), probabilities=False)
         except CheckpointError as fault:
-            return Found(cell=cell, state="damaged", error=str(fault))
+            return Found(
+                cell=cell, state="damaged" if state == "finished" else state, error=error or str(fault)
+            )
 
     def take(self, cell: CellRecord, state: State, error: str, run: Path, *, probabilities: bool) -> Found:
         """Read a run, as far as there is room for its samples and plans."""
         if not (run / CONFIG).is_file():
             return Found(cell=cell, state=state, error=error)
-        samples = self._samples(cell, run, probabilities=probabilities) if state == "finished" else None
+        summary = read_record(run / METRICS, RunSummary) if (run / METRICS).is_file() else None
+        classes, confusion = read_confusion(run, cell.predictions)
+        log = read_log(run / LOG) if (run / LOG).is_file() else {}
+        settings, versions = read_text(run / CONFIG), read_record(run / ENVIRONMENT, RunEnvironment).versions
         plans = []
         for sample in read_plans(run, cell.analyses):
             self.tokens -= sample.tokens_matched
@@ -120,15 +123,15 @@ class _Room:
                 plans.append(sample)
             else:
                 self.samples_without_plan += 1
-        summary = read_record(run / METRICS, RunSummary) if (run / METRICS).is_file() else None
-        classes, confusion = read_confusion(run, cell.predictions)
+        # last: the place of a run of which something cannot be read is free for the next seed
+        samples = self._samples(cell, run, probabilities=probabilities) if state == "finished" else None
         return Found(
             cell=cell,
             state=state,
             error=error,
-            settings=read_text(run / CONFIG),
-            versions=read_record(run / ENVIRONMENT, RunEnvironment).versions,
-            log=read_log(run / LOG) if (run / LOG).is_file() else {},
+            settings=settings,
+            versions=versions,
+            log=log,
             best_epoch=summary.best_epoch if summary else None,
             selected_by=summary.selected_by if summary else "",
             confusion=confusion,
@@ -138,10 +141,12 @@ class _Room:
         )
 
     def _samples(self, cell: CellRecord, run: Path, *, probabilities: bool) -> Samples | None:
-        """Samples of the first finished seed of each place; of the first place, however many they are."""
+        """Samples of the first finished seed of each place; of the first place, however many they are. Those
+        of other seeds are read too, as the tables rest on them.
+        """
+        samples = read_samples(run, cell.predictions, probabilities=probabilities)
         if (cell.row, cell.column) in self.places:
             return None
-        samples = read_samples(run, cell.predictions, probabilities=probabilities)
         self.places.add((cell.row, cell.column))
         if samples is not None:
             self.predictions -= len(samples.ids)

@@ -195,6 +195,27 @@ def test_what_another_experiment_needs_of_a_corpus_stops_none(cli: Cli, tmp_path
     assert "protocol: corpus 'small' has one modality" in err
 
 
+@pytest.mark.usefixtures("in_process")
+def test_plans_without_times_have_no_table_and_say_why(cli: Cli, corpus: Path, tmp_path: Path) -> None:
+    out = tmp_path / "grid"
+    said = cli("experiment", "plans", "--data", corpus, "--out", out, "--seeds", "1", "--set", *SETTINGS)
+    assert said.code == 0, said.err
+    assert "1 run, 0 of them finished before" in said.err
+    assert (
+        "1 finished; no table, as nothing has finished, or no two modalities of test have times; " in said.err
+    )
+    assert not (out / "tables").exists()
+
+
+@pytest.mark.parametrize("name", ["plans", "distance"])
+def test_one_modality_has_no_alignment_to_look_at(cli: Cli, corpus: Path, tmp_path: Path, name: str) -> None:
+    given = ("--data", corpus, "--set", "modalities=[text]", "--out", tmp_path / "grid")
+    code, _, err = cli("experiment", name, *given)
+    assert code == 2
+    assert f"{name}: corpus 'small' has one modality to learn from, 'text', expected two or more" in err
+    assert not (tmp_path / "grid").exists()
+
+
 def test_a_directory_that_is_something_else_is_left_alone(cli: Cli, corpus: Path, tmp_path: Path) -> None:
     (tmp_path / "letter.txt").write_text("mine")
     ended = cli("experiment", "plans", "--data", corpus, "--out", tmp_path, "--seeds", "1")
@@ -226,7 +247,9 @@ def test_efficiency_lays_down_what_was_measured(
     assert [entry and entry["mean"] for entry in tables["efficiency-passes"]["entries"][1]][:2] == [4.0, 2.0]
     assert [entry and entry["mean"] for entry in tables["efficiency-flops"]["entries"][1]][:2] == [5.0, 5.0]
     assert list((tmp_path / "grid" / "figures").glob("figure3.*"))
-    assert cli("experiment", "efficiency", "--out", tmp_path / "grid").code == 0
+    shown = cli("experiment", "efficiency", "--out", tmp_path / "grid")
+    assert shown.code == 0
+    assert tables["efficiency-flops"]["caption"] in shown.out
     assert cli("report", tmp_path / "grid").code == 0
 
 
@@ -250,8 +273,12 @@ def test_a_dry_run_of_efficiency_measures_and_writes_nothing(
         "passes": [5000],
         "memory": [100, 5000],
     }
-    of_others = ("--rates", "0.5", "--models", "mult", "--seeds", "2", "--data", "nowhere")
+    of_others = ("--rates", "0.5", "--models", "mult", "--seeds", "2")
     assert cli("experiment", "efficiency", "--out", out, *of_others, "--dry-run").code == 0
+    of_runs = ("--data", "nowhere", "--jobs", "7", "--shard", "1/2")
+    refused = cli("experiment", "efficiency", "--out", out, *of_runs, "--dry-run")
+    assert (refused.code, refused.err.count("\n")) == (2, 1)
+    assert "on samples that it draws itself: drop --data, --jobs, --shard" in refused.err
     wrong = cli("experiment", "efficiency", "--out", out, "--rates", "1.5", "--dry-run")
     assert (wrong.code, wrong.err.count("\n")) == (2, 1)
     assert not list(tmp_path.iterdir())

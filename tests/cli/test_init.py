@@ -171,6 +171,10 @@ def test_where_init_may_write(cli: Cli, tmp_path: Path) -> None:
         assert said in refused.err
     (tmp_path / "words.csv").write_text("id,said\na,well\n")
     assert "found no columns of numbers" in cli("init", tmp_path / "words.csv").err
+    np.savez(tmp_path / "unequal.npz", audio=np.ones((10, 5, 3)), label=np.arange(9) % 2)
+    assert "with 9 entries, one for each sample, found 10 of 'audio', 9 of 'label'" in (
+        cli("init", tmp_path / "unequal.npz").err
+    )
     (tmp_path / "empty.csv").write_text("")
     assert cli("init", tmp_path / "empty.csv").code == 2
     assert not (tmp_path / "corpus.toml").exists()

@@ -181,7 +181,7 @@ WRONG = [
     ),
     (
         ["--ignore", "sound", "text"],
-        "corpus 'other': found no modality after text, sound, expected some of text, audio",
+        "corpus 'other': found none beside the ignored sound, text, expected some of text, audio",
     ),
     (
         ["--rename", "text=audio", "--ignore", "sound"],

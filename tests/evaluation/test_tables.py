@@ -259,15 +259,17 @@ def test_only_what_is_there_is_explained() -> None:
 
 def test_a_terminal_has_the_legend_of_what_it_shows() -> None:
     assert TABLE.shown_notes() == [
+        "Text & audio.",
         "One cell failed",
         "Shown: mean ± standard deviation over seeds; [95 % interval]; *: best; ≈: level with the best.",
     ]
     assert TABLE.shown_notes(intervals=False) == [
+        "Text & audio.",
         "One cell failed",
         "There is no room for intervals here: accuracy.md has them.",
         "Shown: mean ± standard deviation over seeds; *: best; ≈: level with the best.",
     ]
-    assert changed(entries=((None, None),) * 3).shown_notes() == ["One cell failed"]
+    assert changed(entries=((None, None),) * 3).shown_notes() == ["Text & audio.", "One cell failed"]
 
 
 def test_files_are_written_beside_each_other(tmp_path: Path) -> None:

@@ -90,13 +90,17 @@ class Experiment(SettingVerb):
 
     def run(self) -> int:
         """Run the experiment."""
-        from alignmamba.recipes.experiments.catalogue import EXPERIMENTS, grids
+        from alignmamba.recipes.experiments.catalogue import EXPERIMENTS, any_option, grids
         from alignmamba.recipes.experiments.efficiency import Efficiency
 
         # a wrong value is refused also where another experiment takes it
         options = {name: self._options(each.options) for name, each in EXPERIMENTS.items()}
         Efficiency().config(options[Efficiency.name], {})
         if self.name == Efficiency.name:
+            self.refuse_options(
+                "efficiency measures models on samples that it draws itself",
+                allowed=("name", "out", "set", "dry_run", *any_option()),
+            )
             self._note_options_of_others()
             return self._efficiency(options[self.name])
         from alignmamba.extras import lacking
@@ -236,10 +240,9 @@ class Experiment(SettingVerb):
             say(f"failed: {label}: {reason}")
         for label, reason in result.damaged.items():
             say(f"damaged: {label}: {reason}")
-        say(
-            f"{said}; tables in {result.directory / 'tables'}; write a page with: alignmamba report"
-            f" {result.directory}"
-        )
+        where = f"tables in {result.directory / 'tables'}" if result.tables else "no table"
+        why = "" if result.tables else plan.experiment.without_tables
+        say(f"{said}; {where}{why}; write a page with: alignmamba report {result.directory}")
 
     def _show_tables(self, tables: Any) -> None:
         screen = console()
@@ -271,7 +274,7 @@ class GridLines:
     def started(self, *, done: int, total: int) -> None:
         """Say what is there already."""
         self._total, self._done = total, done
-        say(f"{total} runs, {done} of them finished before")
+        say(f"{total} run{'s' * (total != 1)}, {done} of them finished before")
 
     def finished(self, job: "Job", state: str, *, reason: str, seconds: float) -> None:
         """Say how a run ended."""

@@ -196,7 +196,7 @@ class TrialLines:
     def started(self, *, done: int, total: int) -> None:
         """Say what is there already."""
         self._total = total
-        say(f"{total} trials, {done} of them finished before")
+        say(f"{total} trial{'s' * (total != 1)}, {done} of them finished before")
 
     def finished(
         self, method: str, trial: "FrozenTrial", best: "FrozenTrial | None", *, done: int, seconds: float

@@ -213,10 +213,11 @@ class ResultTable(Config):
         return tuple(header), [tuple(row) for row in zip(*columns, strict=True)]
 
     def shown_notes(self, *, intervals: bool = True) -> list[str]:
-        """Notes and the legend of what is shown on a terminal."""
+        """Caption, notes and the legend of what is shown on a terminal."""
         spread = any(entry is not None and entry.low is not None for row in self.entries for entry in row)
         elsewhere = f"There is no room for intervals here: {self.name}.md has them."
         return [
+            *([self.caption] if self.caption else []),
             *self.notes,
             *([elsewhere] if spread and not intervals else []),
             *self._legend("*", "≈", intervals=intervals),

@@ -413,8 +413,8 @@ def _check_nothing_is_empty(split: Split, kept: Sequence[ModalitySpec]) -> None:
     if empty:
         names = " and ".join(spec.name for spec in kept)
         raise DataError(
-            f"split {split.role!r}: {len(empty)} samples have no {names}, the first is {empty[0]!r},"
-            " expected another modality in each"
+            f"split {split.role!r}: {len(empty)} sample{'s have' if len(empty) > 1 else ' has'} no {names},"
+            f" the first is {empty[0]!r}, expected another modality in each"
         )
 
 

@@ -68,10 +68,9 @@ def matched(
     _refuse_unknown(known, given)
     shared = tuple(spec for spec in known if spec.name in offered)
     if not shared:
-        found = ", ".join(_names(corpus.modalities))
-        raise DataError(
-            f"corpus {corpus.name!r}: found no modality after {found}, expected some of {', '.join(names)}"
-        )
+        left = ", ".join(name for name in _names(corpus.modalities) if name not in ignore)
+        found = left or f"none beside the ignored {', '.join(ignore)}"
+        raise DataError(f"corpus {corpus.name!r}: found {found}, expected some of {', '.join(names)}")
     for spec in shared:
         if not _fits(offered[spec.name], spec):
             raise DataError(

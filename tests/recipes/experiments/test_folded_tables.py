@@ -75,7 +75,9 @@ def test_a_corpus_that_an_experiment_can_say_nothing_of_is_refused(tmp_path: Pat
     made = write_small_corpus(tmp_path / "made", sizes={"train": 20, "valid": 20, "test": 5})
     one = check_config({**TINY, "data": made.location, "modalities": ["text"]})
     asked = MissingOptions(models=("late-fusion",), seeds=1)
-    with pytest.raises(ConfigError, match=r"protocol: corpus 'small' has one modality to .* expected tokens"):
+    with pytest.raises(
+        ConfigError, match=r"protocol: corpus 'small' has one modality to .* expected two or more, or tokens"
+    ):
         plan_experiment(asked, one, out=tmp_path / "grid")
     assert plan_experiment(asked.model_copy(update={"protocol": "tokens"}), one, out=tmp_path / "grid").cells
     both = check_config({**TINY, "data": made.location})

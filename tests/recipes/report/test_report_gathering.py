@@ -246,6 +246,12 @@ def test_a_plan_that_does_not_fit_its_tokens(tmp_path: Path, field: str, value: 
     assert message in damage(tmp_path)
 
 
+def test_a_search_leads_to_its_verb(tmp_path: Path) -> None:
+    (tmp_path / "tuning.json").write_text("{}")
+    with pytest.raises(CheckpointError, match=f"holds a search, .* alignmamba tune show {tmp_path} shows it"):
+        gather(tmp_path)
+
+
 def test_neither_experiment_nor_run(tmp_path: Path) -> None:
     with pytest.raises(
         CheckpointError, match=r"expected the directory of an experiment or a run, found neither"

@@ -8,7 +8,7 @@ from itertools import product
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from alignmamba.errors import DataError
+from alignmamba.errors import DataError, listed
 from alignmamba.files import replace_file
 from alignmamba.formats.folds import SPLIT_NAMES
 from alignmamba.formats.pickles.object_arrays import Ragged
@@ -336,8 +336,12 @@ def _of_arrays(path: Path, name: str) -> str:
             called = _modality_name(key.rpartition("/")[2] or path.stem)
             modalities += [*([""] if modalities else []), f"[modalities.{called}]", *lines]
     if not modalities:
+        others = [
+            f"{len(each)} of {key!r}" for key, each in opened.items() if isinstance(each, Ragged) or each.ndim
+        ]
         raise DataError(
-            f"{path}: expected an array of numbers with {size} entries, one for each sample, found none"
+            f"{path}: expected an array of numbers with {size} entries, one for each sample, found"
+            f" {listed(others) or 'none'}"
         )
     task, splits = _task(cells(given["label"])), _splits(cells(given["split"]))
     parts = {"task": task, "samples": samples, "splits": splits}

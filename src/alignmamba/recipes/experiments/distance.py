@@ -21,6 +21,7 @@ from alignmamba.recipes.experiments.columns import plain_table
 from alignmamba.recipes.experiments.experiment_kind import (
     GridExperiment,
     GridOptions,
+    refuse_one_modality,
     refuse_unaligned,
     test_batches,
     variants,
@@ -51,6 +52,7 @@ class Distance(GridExperiment[DistanceOptions, Analysis]):
         """Table 4: the model and those of its ablations that change its alignment."""
         del asked
         refuse_unaligned(base)
+        refuse_one_modality(self.name, corpus)
         _refuse_few(corpus)
         yield from variants(base, corpus, analyses=(Analysis(kind=self.name),), same_model=True)
 

@@ -86,6 +86,9 @@ class GridExperiment(Experiment[GridOptionsT], Generic[GridOptionsT, AnalysisT])
     analysis: type[AnalysisT]
     """Analyses that its cells ask for besides scores."""
 
+    without_tables: ClassVar[str] = ", as nothing has finished"
+    """Clause on why there is no table."""
+
     def check(self, asked: GridOptionsT, corpus: Corpus) -> None:
         """Refuse, by a `ConfigError`, options that do not go with a corpus."""
 
@@ -173,6 +176,15 @@ def refuse_unaligned(base: RunConfig) -> None:
     """Refuse, by a `ConfigError`, a model that aligns nothing, where its alignment is looked at."""
     if METHODS[base.model].network.aligned_streams is Network.aligned_streams:
         raise ConfigError(f"model: found {base.model!r}, which aligns nothing, expected one that does")
+
+
+def refuse_one_modality(option: str, corpus: Corpus, *, expected: str = "two or more") -> None:
+    """Refuse, by a `ConfigError` on an option, a corpus of which runs learn from one modality alone."""
+    if len(corpus.modalities) < 2:
+        raise ConfigError(
+            f"{option}: corpus {corpus.name!r} has one modality to learn from,"
+            f" {corpus.modalities[0].name!r}, expected {expected}"
+        )
 
 
 def with_modalities(

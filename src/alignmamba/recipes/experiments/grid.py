@@ -145,8 +145,8 @@ class Grid:
         }
         for row, count in fewer.items():
             yield (
-                f"{row} is scored on {count} of {len(self.ids)} samples, those that have anything of it, and"
-                " is not compared."
+                f"{row} is scored on {count} of {len(self.ids)} samples, those that have a modality it"
+                " reads, and is not compared."
             )
         versions = {run.version for run in self.runs.values()}
         if len(versions) > 1:

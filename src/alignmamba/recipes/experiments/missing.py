@@ -24,7 +24,12 @@ from alignmamba.recipes.experiments.columns import (
     table_of,
     tabled,
 )
-from alignmamba.recipes.experiments.experiment_kind import GridExperiment, MethodsOptions, of_model
+from alignmamba.recipes.experiments.experiment_kind import (
+    GridExperiment,
+    MethodsOptions,
+    of_model,
+    refuse_one_modality,
+)
 from alignmamba.recipes.experiments.grid import Grid
 from alignmamba.recipes.finished_run import LoadedRun, missing_tables, score_missing
 from alignmamba.recipes.run_directory import METRICS, to_json, write_table
@@ -97,11 +102,8 @@ class Missing(GridExperiment[MissingOptions, MissingAnalysis]):
         """Table 1: every model at every missing rate, trained at that rate or once on all of them."""
         if base.missing.protocol != "none":
             raise ConfigError("missing: the grid gives every run its own; take --protocol and --rates")
-        if len(corpus.modalities) < 2 and asked.protocol != "tokens":
-            raise ConfigError(
-                f"protocol: corpus {corpus.name!r} has one modality to learn from,"
-                f" {corpus.modalities[0].name!r}, which no sample can do without; expected tokens"
-            )
+        if asked.protocol != "tokens":
+            refuse_one_modality("protocol", corpus, expected="two or more, or tokens")
         rates = asked.rates_for(corpus)
         for name in asked.models:
             config = of_model(base, name, own_settings=asked.own_settings)

@@ -30,6 +30,7 @@ from alignmamba.recipes.experiments.columns import metrics_table, plain_table
 from alignmamba.recipes.experiments.experiment_kind import (
     GridExperiment,
     GridOptions,
+    refuse_one_modality,
     refuse_unaligned,
     test_batches,
 )
@@ -84,6 +85,7 @@ class Plans(GridExperiment[PlansOptions, PlansAnalysis]):
     name: ClassVar[str] = "plans"
     title: ClassVar[str] = "Transport plans"
     summary: ClassVar[str] = "transport plans, and how far apart in true time matched tokens are"
+    without_tables: ClassVar[str] = ", as nothing has finished, or no two modalities of test have times"
     options = PlansOptions
     analysis = PlansAnalysis
 
@@ -94,6 +96,7 @@ class Plans(GridExperiment[PlansOptions, PlansAnalysis]):
     def cells(self, asked: PlansOptions, base: RunConfig, corpus: Corpus) -> Iterator[Cell]:
         """Figure 5: the model's transport plans, and those of the same without the contrast if it has one."""
         refuse_unaligned(base)
+        refuse_one_modality(self.name, corpus)
         config = model_config(base, corpus)
         if isinstance(config, AlignMambaConfig) and config.local.method not in ("match", "soft"):
             found = config.local.method

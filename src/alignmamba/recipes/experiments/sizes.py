@@ -31,7 +31,7 @@ from alignmamba.recipes.experiments.columns import (
     tabled,
 )
 from alignmamba.recipes.experiments.comparison import BesideOptions, rows_beside
-from alignmamba.recipes.experiments.experiment_kind import GridExperiment
+from alignmamba.recipes.experiments.experiment_kind import GridExperiment, refuse_one_modality
 from alignmamba.recipes.experiments.experiment_kind import drawn as drawn_runs
 from alignmamba.recipes.experiments.grid import Grid
 from alignmamba.recipes.experiments.missing import Missing, MissingAnalysis, MissingOptions, Rate
@@ -91,11 +91,8 @@ class Sizes(GridExperiment[SizesOptions, MissingAnalysis]):
 
     def check(self, asked: SizesOptions, corpus: Corpus) -> None:
         """Refuse missing rates where nothing can be withheld."""
-        if asked.missing_rates and len(corpus.modalities) < 2:
-            raise ConfigError(
-                f"missing_rates: corpus {corpus.name!r} has one modality to learn from,"
-                f" {corpus.modalities[0].name!r}, which no sample can do without"
-            )
+        if asked.missing_rates:
+            refuse_one_modality("missing_rates", corpus)
         if asked.pretrained_rate != 1 and not asked.pretrained:
             raise ConfigError(
                 f"pretrained_rate: found {asked.pretrained_rate:g}, but no row starts from a run; take"

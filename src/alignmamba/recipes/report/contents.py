@@ -39,6 +39,7 @@ from alignmamba.recipes.run_records import (
     read_text,
     scored_predictions,
 )
+from alignmamba.recipes.tuning.tuning_directory import RECORD as SEARCH
 from alignmamba.training.logs import LOG
 
 RESAMPLES: Final = 1000
@@ -70,6 +71,11 @@ def gather(directory: Path) -> Gathered:
         state: State = "finished" if (directory / METRICS).is_file() else "begun"
         found = [page.take(experiment.cells[0], state, "", directory, probabilities=True)]
         tables = _run_tables(directory, experiment.task)
+    elif (directory / SEARCH).is_file():
+        raise CheckpointError(
+            f"{directory}: holds a search, expected an experiment or a run; alignmamba tune show {directory}"
+            " shows it"
+        )
     elif directory.exists():
         raise CheckpointError(
             f"{directory}: expected the directory of an experiment or a run, found neither {PLAN} nor"

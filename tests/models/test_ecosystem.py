@@ -243,9 +243,11 @@ def predicted(built: AlignMamba, given: Batch) -> list[Tensor]:
 @pytest.mark.filterwarnings("ignore:# The axis name:UserWarning")
 @pytest.mark.filterwarnings("ignore:`torch.jit.script(_method)?` is deprecated:DeprecationWarning")
 @pytest.mark.filterwarnings("ignore:.*:DeprecationWarning:onnx.*")
-@pytest.mark.parametrize("unit", ["seconds", "spans"])
+@pytest.mark.parametrize(
+    ("unit", "branches"), [("seconds", False), ("spans", True)]
+)  # a branch costs seconds
 def test_what_the_documentation_exports_gives_all_that_the_model_gives(
-    unit: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    unit: str, branches: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The snippets of the documentation as they stand there, run with one sample, three and seven, and
     without a modality: the prediction and further targets of every kind, and times that count.
@@ -264,6 +266,7 @@ def test_what_the_documentation_exports_gives_all_that_the_model_gives(
         "encoder": {"kind": "linear"},
         "encoders": {"text": {"kind": "embedding"}},
         "local": {"time_unit": unit},
+        "unimodal_branches": branches,
     }
     specs = MODALITIES[:2]  # of each kind one, for each costs seconds
     built = AlignMamba(AlignMambaConfig.preset("default", modalities=specs, task=task, **options)).eval()

@@ -114,7 +114,7 @@ def test_settings_are_shared_unless_each_method_is_to_have_its_own(corpus: Corpu
     )
     assert shared["self-mm"].fit == base.fit == own["late-fusion"].fit
     assert own["self-mm"].fit.accumulate == published["fit"]["accumulate"] != base.fit.accumulate
-    assert own["self-mm"].fit.epochs == base.fit.epochs
+    assert own["self-mm"].fit.label_smoothing == base.fit.label_smoothing
     # By itself it begins with what it was published with; a file and the command line come after.
     assert check_config({"model": "self-mm"}).fit.accumulate == published["fit"]["accumulate"]
     assert check_config({"model": "self-mm", "fit": {"accumulate": 2}}).fit.accumulate == 2

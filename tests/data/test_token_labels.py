@@ -18,6 +18,7 @@ from alignmamba.data.further_targets import (
     with_further,
 )
 from alignmamba.data.inspection import inspect_corpus
+from alignmamba.data.leading_target import LeadingConfig, led_by
 from alignmamba.data.loader import collate
 from alignmamba.data.missing_protocols import MissingConfig, only, withheld
 from alignmamba.data.standardise import further_scales
@@ -140,6 +141,15 @@ def test_the_modality_may_be_named(corpus: Corpus) -> None:
         with_further(corpus, {"level": FurtherConfig(tokens="audio")})
     with pytest.raises(ConfigError, match=r"has a label 'nope', expected one of level, noise, word"):
         with_further(corpus, {"nope": FurtherConfig()})
+
+
+def test_a_label_of_tokens_does_not_lead(corpus: Corpus) -> None:
+    said = r"leading: 'noise' is a label of tokens of audio, expected one of samples; .*targets.noise="
+    with pytest.raises(ConfigError, match=said):
+        led_by(corpus, LeadingConfig(labels=("noise",)))
+    assert with_further(corpus, {"noise": FurtherConfig()}).task.further[0].tokens == "audio"
+    with pytest.raises(ConfigError, match=r"leading: no training sample has a label 'nobody'"):
+        led_by(corpus, LeadingConfig(labels=("nobody",)))
 
 
 def test_a_label_that_is_none_of_the_target_names_its_token(corpus: Corpus) -> None:

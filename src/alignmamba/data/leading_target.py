@@ -16,6 +16,7 @@ from alignmamba.data.further_targets import (
     value_of,
 )
 from alignmamba.data.views import ChangedSplit
+from alignmamba.errors import ConfigError
 
 REST = "labels"
 """Name of the further target that several labels of presence beside a leading one are."""
@@ -70,12 +71,26 @@ def led_by(corpus: Corpus, given: LeadingConfig) -> Corpus:
         given = given.model_copy(update={"classes": task.classes})
     given = given.model_copy(update={"labels": labels})
     train = [with_own_target(sample, task) for sample in corpus.split("train")]
+    _refuse_labels_of_tokens(labels, train)
     modalities = [spec.name for spec in corpus.modalities]
     made = _led(corpus, leading(given, [sample.labels for sample in train], modalities, former=task))
     for split in made.splits.values():
         for _ in split:  # a label that is none of the target is refused now
             pass
     return made
+
+
+def _refuse_labels_of_tokens(labels: Sequence[str], train: Sequence[Sample]) -> None:
+    """Refuse, by a `ConfigError`, labels that tokens have and no sample does."""
+    for label in labels:
+        if any(label in sample.labels for sample in train):
+            continue
+        for name in dict.fromkeys(name for sample in train for name in sample.token_labels):
+            if any(label in sample.token_labels.get(name, {}) for sample in train):
+                raise ConfigError(
+                    f"leading: {label!r} is a label of tokens of {name}, expected one of samples;"
+                    f" --set 'targets.{label}={{}}' predicts it beside the target"
+                )
 
 
 def led_as(corpus: Corpus, task: Task) -> Corpus:

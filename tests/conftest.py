@@ -6,7 +6,7 @@ kernels run under Triton's interpreter, which must be chosen before triton is im
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
@@ -41,6 +41,20 @@ def run(tmp_path_factory: pytest.TempPathFactory, corpus: Path) -> Path:
     path = tmp_path_factory.mktemp("runs") / "finished"
     train(check_config({**CONFIG, "data": str(corpus)}), out=path, progress=None)
     return path
+
+
+@pytest.fixture
+def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Cells are done in this process, which spares the start of another."""
+    from alignmamba.recipes.experiments.cell_process import run_cell
+
+    def here(experiment: Any, jobs: Any, *, workers: int, progress: Any) -> None:
+        del workers
+        for job in jobs:
+            run_cell(experiment.path, job.key)
+            progress.finished(job, experiment.state(job), reason=experiment.failure(job.key), seconds=2.0)
+
+    monkeypatch.setattr("alignmamba.recipes.experiments.grid_run.run_here", here)
 
 
 @pytest.fixture(scope="session")

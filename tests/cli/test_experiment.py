@@ -5,7 +5,6 @@ import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 from rich.console import Console
@@ -24,20 +23,6 @@ from cli.conftest import Said
 from small_run import SETTINGS, write_small_corpus
 
 Cli = Callable[..., Said]
-
-
-@pytest.fixture
-def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Cells are done in this process, which spares the start of another."""
-    from alignmamba.recipes.experiments.cell_process import run_cell
-
-    def here(experiment: Any, jobs: Any, *, workers: int, progress: Any) -> None:
-        del workers
-        for job in jobs:
-            run_cell(experiment.path, job.key)
-            progress.finished(job, experiment.state(job), reason=experiment.failure(job.key), seconds=2.0)
-
-    monkeypatch.setattr("alignmamba.recipes.experiments.grid_run.run_here", here)
 
 
 @pytest.mark.usefixtures("in_process")
@@ -78,10 +63,10 @@ def test_an_experiment_from_plan_to_tables(cli: Cli, corpus: Path, tmp_path: Pat
     assert json.loads(dry.out)["states"] == {"finished": 2}
 
 
-def _ablation(cli: Cli, corpus: Path, out: Path, *settings: str, as_json: bool = False) -> Said:
+def _ablation(cli: Cli, corpus: Path, out: Path, *settings: str) -> Said:
     """One seed of every variant."""
     options = ("--data", corpus, "--out", out, "--seeds", "1", "--set", *settings)
-    return cli("experiment", "ablation", *options, *["--json"] * as_json)
+    return cli("experiment", "ablation", *options)
 
 
 @pytest.mark.usefixtures("in_process")
@@ -98,16 +83,18 @@ def test_a_failed_run_is_told_by_line_and_exit_code(cli: Cli, corpus: Path, tmp_
 @pytest.mark.usefixtures("in_process")
 def test_a_damaged_run_is_named_and_the_exit_code_is_2(cli: Cli, corpus: Path, tmp_path: Path) -> None:
     out = tmp_path / "grid"
-    assert _ablation(cli, corpus, out, *SETTINGS).code == 0
+    command = ("experiment", "comparison", "--data", corpus, "--models", "best-constant", "--out", out)
+    command += ("--seeds", "1", "--without-alone", "--without-references")
+    assert cli(*command).code == 0
     key = json.loads((out / "experiment.json").read_text())["cells"][0]["key"]
     (out / "cells" / key / "metrics.json").write_text("{")
-    said = _ablation(cli, corpus, out, *SETTINGS)
+    said = cli(*command)
     assert said.code == 2
-    assert f"damaged: full, seed 0: {out / 'cells' / key / 'metrics.json'}: " in said.err
+    assert f"damaged: best-constant, seed 0: {out / 'cells' / key / 'metrics.json'}: " in said.err
     assert f"to run it again, remove {out / 'cells' / key}" in said.err
-    told = json.loads(_ablation(cli, corpus, out, *SETTINGS, as_json=True).out)
-    assert told["states"]["damaged"] == 1
-    assert list(told["damaged"]) == ["full, seed 0"]
+    told = json.loads(cli(*command, "--json").out)
+    assert told["states"] == {"damaged": 1}
+    assert list(told["damaged"]) == ["best-constant, seed 0"]
     assert told["failures"] == {}
 
 

@@ -3,7 +3,6 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -79,17 +78,8 @@ def test_mistakes_end_in_one_line(
     assert not (tmp_path / "tuning").exists()
 
 
-def test_a_comparison_says_what_tuning_cost(
-    cli: Cli, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from alignmamba.recipes.experiments.cell_process import run_cell
-
-    def here(experiment: Any, jobs: Any, *, workers: int, progress: Any) -> None:
-        for job in jobs:
-            run_cell(experiment.path, job.key)
-            progress.finished(job, experiment.state(job), reason=experiment.failure(job.key), seconds=workers)
-
-    monkeypatch.setattr("alignmamba.recipes.experiments.grid_run.run_here", here)
+@pytest.mark.usefixtures("in_process")
+def test_a_comparison_says_what_tuning_cost(cli: Cli, corpus: Path, tmp_path: Path) -> None:
     model = "single-stream-transformer"
     tuned, grid = tmp_path / "tuning", tmp_path / "grid"
     asked = ("--methods", model, "--trials", "2", "--repeats", "1", *HELD)

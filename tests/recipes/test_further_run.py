@@ -166,6 +166,7 @@ def test_a_run_without_further_targets_has_the_digest_that_it_had(corpus: Path, 
     assert plan(config(corpus), out=tmp_path / "more").digest != plain.digest
 
 
+@pytest.mark.usefixtures("in_process")
 def test_a_comparison_has_a_table_of_each_target(corpus: Path, tmp_path: Path) -> None:
     small = ["options.d_model=8", "options.depth=1", "fit.epochs=1"]
     targets = "targets={label_T: {modality: text}, mood: {}, emotions: {labels: [happy, sad]}}"

@@ -176,6 +176,7 @@ def test_ordered_classes_lead_a_run(tmp_path: Path) -> None:
     assert main(["report", str(result.directory)]) == 0
 
 
+@pytest.mark.usefixtures("in_process")
 def test_a_comparison_has_several_labels_in_front(corpus: Path, tmp_path: Path) -> None:
     small = ["options.d_model=8", "options.depth=1", "fit.epochs=1"]
     out = tmp_path / "comparison"

@@ -199,6 +199,7 @@ def test_the_command_names_both_tables(
     assert f"those of the tokens of video in {tmp_path / 'said-video.csv'}" in capsys.readouterr().out
 
 
+@pytest.mark.usefixtures("in_process")
 def test_a_comparison_puts_tokens_of_one_modality_beside_those_of_another(
     corpus: Path, tmp_path: Path
 ) -> None:

@@ -18,6 +18,8 @@ from small_run import SETTINGS, write_small_corpus
 PAGE = Path(__file__).resolve().parents[3] / "CONTRIBUTING.md"
 Said = Callable[..., tuple[int, str, str]]
 
+pytestmark = pytest.mark.usefixtures("in_process")
+
 
 @pytest.fixture
 def widths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Experiment[Any]:
@@ -36,16 +38,7 @@ def widths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Experiment[Any]:
 def said(
     widths: Experiment[Any], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Said:
-    """A command line that knows it, and does cells in this process."""
-    from alignmamba.recipes.experiments.cell_process import run_cell
-
-    def here(experiment: Any, jobs: Any, *, workers: int, progress: Any) -> None:
-        del workers
-        for job in jobs:
-            run_cell(experiment.path, job.key)
-            progress.finished(job, experiment.state(job), reason=experiment.failure(job.key), seconds=2.0)
-
-    monkeypatch.setattr("alignmamba.recipes.experiments.grid_run.run_here", here)
+    """A command line that knows it."""
     monkeypatch.setitem(EXPERIMENTS, widths.name, widths)
 
     def call(*arguments: object) -> tuple[int, str, str]:

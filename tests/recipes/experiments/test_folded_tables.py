@@ -58,6 +58,7 @@ class Ignored:
         (36, "regression", ""),
     ],
 )
+@pytest.mark.usefixtures("in_process")
 def test_tables_know_of_groups(groups: int, kind: str, said: str, tmp_path: Path) -> None:
     sizes: dict[Role, int] = {"train": 24, "valid": 24, "test": 36}
     made = write_small_corpus(tmp_path / "made", groups=groups, sizes=sizes, kind=kind)
@@ -85,6 +86,7 @@ def test_a_corpus_that_an_experiment_can_say_nothing_of_is_refused(tmp_path: Pat
         plan_experiment(DistanceOptions(seeds=1), both, out=tmp_path / "grid")
 
 
+@pytest.mark.usefixtures("in_process")
 def test_a_draw_of_valid_for_each_seed_is_named_among_what_scores_vary_by(tmp_path: Path) -> None:
     made = write_small_corpus(tmp_path / "made", sizes={"train": 40, "test": 20})
     asked = ComparisonOptions(models=("references",), seeds=2, without_alone=True)
@@ -96,6 +98,7 @@ def test_a_draw_of_valid_for_each_seed_is_named_among_what_scores_vary_by(tmp_pa
     assert "--folds shows" not in notes
 
 
+@pytest.mark.usefixtures("in_process")
 def test_folds_that_cut_a_subset_know_the_groups_of_all_samples(tmp_path: Path) -> None:
     made = write_small_corpus(tmp_path / "made", groups=5, sizes={"train": 20, "valid": 20, "test": 20})
     asked = ComparisonOptions(models=("references",), seeds=1, folds=3, without_alone=True)

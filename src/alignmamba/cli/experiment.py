@@ -98,7 +98,7 @@ class Experiment(SettingVerb):
         Efficiency().config(options[Efficiency.name], {})
         if self.name == Efficiency.name:
             self.refuse_options(
-                "efficiency measures models on samples that it draws itself",
+                "efficiency trains nothing, and draws its samples itself",
                 allowed=("name", "out", "set", "dry_run", *any_option()),
             )
             self._note_options_of_others()
@@ -241,8 +241,9 @@ class Experiment(SettingVerb):
         for label, reason in result.damaged.items():
             say(f"damaged: {label}: {reason}")
         where = f"tables in {result.directory / 'tables'}" if result.tables else "no table"
-        why = "" if result.tables else plan.experiment.without_tables
-        say(f"{said}; {where}{why}; write a page with: alignmamba report {result.directory}")
+        if not result.tables and result.states.get("finished"):
+            where += plan.experiment.without_tables
+        say(f"{said}; {where}; write a page with: alignmamba report {result.directory}")
 
     def _show_tables(self, tables: Any) -> None:
         screen = console()

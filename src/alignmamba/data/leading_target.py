@@ -89,7 +89,7 @@ def _refuse_labels_of_tokens(labels: Sequence[str], train: Sequence[Sample]) -> 
             if any(label in sample.token_labels.get(name, {}) for sample in train):
                 raise ConfigError(
                     f"leading: {label!r} is a label of tokens of {name}, expected one of samples;"
-                    f" --set 'targets.{label}={{}}' predicts it beside the target"
+                    f" targets.{label} predicts it"
                 )
 
 

@@ -103,6 +103,13 @@ def read_record(path: Path, form: type[_Form]) -> _Form:
         raise CheckpointError(f"{path}: {first_fault(error)}") from error
 
 
+def check_analyses(run: Path, names: Sequence[str]) -> None:
+    """Refuse, by a `CheckpointError`, a run with a JSON file of these analyses that is damaged."""
+    for name in names:
+        for path in sorted((run / "analysis" / name).glob("*.json")):
+            read_record(path, dict)
+
+
 # Tables of a run
 
 

@@ -99,7 +99,7 @@ def test_a_set_of_which_nothing_can_be_trained_is_refused(
 
 def test_settings_are_shared_unless_each_method_is_to_have_its_own(corpus: Corpus) -> None:
     base, corpus = (
-        check_config(CONFIG),
+        check_config({**CONFIG, "fit": {**CONFIG["fit"], "checkpoint_every_steps": 7}}),
         replace(corpus, task=Task(kind="regression", label_range=(-3.0, 3.0))),
     )
     published = METHODS["self-mm"].settings
@@ -114,7 +114,7 @@ def test_settings_are_shared_unless_each_method_is_to_have_its_own(corpus: Corpu
     )
     assert shared["self-mm"].fit == base.fit == own["late-fusion"].fit
     assert own["self-mm"].fit.accumulate == published["fit"]["accumulate"] != base.fit.accumulate
-    assert own["self-mm"].fit.label_smoothing == base.fit.label_smoothing
+    assert own["self-mm"].fit.checkpoint_every_steps == base.fit.checkpoint_every_steps == 7
     # By itself it begins with what it was published with; a file and the command line come after.
     assert check_config({"model": "self-mm"}).fit.accumulate == published["fit"]["accumulate"]
     assert check_config({"model": "self-mm", "fit": {"accumulate": 2}}).fit.accumulate == 2

@@ -177,6 +177,15 @@ def damage(directory: Path) -> str:
     return damaged.error
 
 
+def test_a_damaged_analysis_is_named(tmp_path: Path) -> None:
+    write_experiment(tmp_path)
+    plan = json.loads((tmp_path / "experiment.json").read_text())
+    plan["cells"][0]["analyses"] = ["distance"]
+    write_json(tmp_path / "experiment.json", plan)
+    write(tmp_path / CELL / "analysis" / "distance" / "distance.json", "{")
+    assert "distance.json: not valid JSON" in damage(tmp_path)
+
+
 def test_a_damaged_run_of_a_later_seed_is_not_done(tmp_path: Path) -> None:
     """Its predictions are not shown, but the tables rest on them."""
     second = write_experiment(tmp_path).joinpath("cells", "0000000000000001", "predictions_test.csv")

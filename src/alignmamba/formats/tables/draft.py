@@ -337,7 +337,9 @@ def _of_arrays(path: Path, name: str) -> str:
             modalities += [*([""] if modalities else []), f"[modalities.{called}]", *lines]
     if not modalities:
         others = [
-            f"{len(each)} of {key!r}" for key, each in opened.items() if isinstance(each, Ragged) or each.ndim
+            f"{len(each)} of {key!r}"
+            for key, each in opened.items()
+            if key not in used and (isinstance(each, Ragged) or each.ndim) and len(each) != size
         ]
         raise DataError(
             f"{path}: expected an array of numbers with {size} entries, one for each sample, found"

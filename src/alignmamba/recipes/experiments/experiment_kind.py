@@ -86,8 +86,8 @@ class GridExperiment(Experiment[GridOptionsT], Generic[GridOptionsT, AnalysisT])
     analysis: type[AnalysisT]
     """Analyses that its cells ask for besides scores."""
 
-    without_tables: ClassVar[str] = ", as nothing has finished"
-    """Clause on why there is no table."""
+    without_tables: ClassVar[str] = ""
+    """Clause on why finished runs may have no table."""
 
     def check(self, asked: GridOptionsT, corpus: Corpus) -> None:
         """Refuse, by a `ConfigError`, options that do not go with a corpus."""

@@ -8,7 +8,7 @@ from alignmamba.recipes.experiments.cells import ExperimentRecord
 from alignmamba.recipes.experiments.grid import Grid
 from alignmamba.recipes.experiments.grid_directory import ExperimentDirectory
 from alignmamba.recipes.fold_runs import together
-from alignmamba.recipes.run_records import RunFacts, read_record, scored_predictions
+from alignmamba.recipes.run_records import RunFacts, check_analyses, scored_predictions
 
 
 def read_grid(directory: ExperimentDirectory, plan: ExperimentRecord) -> Grid:
@@ -29,8 +29,7 @@ def read_grid(directory: ExperimentDirectory, plan: ExperimentRecord) -> Grid:
         try:
             runs[cell.key] = RunFacts.read(run)
             said = scored_predictions(run / cell.predictions, plan.task)
-            for path in (file for name in cell.analyses for file in (run / "analysis" / name).glob("*.json")):
-                read_record(path, dict)  # tables read it
+            check_analyses(run, cell.analyses)
             found.setdefault((cell.row, cell.column), {}).setdefault(cell.seed, {})[cell.fold] = said
         except CheckpointError as error:
             damaged[cell.key] = f"{error}; to run it again, remove {run}"

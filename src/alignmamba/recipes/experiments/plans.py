@@ -85,7 +85,7 @@ class Plans(GridExperiment[PlansOptions, PlansAnalysis]):
     name: ClassVar[str] = "plans"
     title: ClassVar[str] = "Transport plans"
     summary: ClassVar[str] = "transport plans, and how far apart in true time matched tokens are"
-    without_tables: ClassVar[str] = ", as nothing has finished, or no two modalities of test have times"
+    without_tables: ClassVar[str] = ", as no two modalities of test have times"
     options = PlansOptions
     analysis = PlansAnalysis
 

@@ -33,6 +33,7 @@ from alignmamba.recipes.run_records import (
     RunSummary,
     Samples,
     SavedModel,
+    check_analyses,
     read_log,
     read_predictions,
     read_record,
@@ -106,8 +107,11 @@ class _Room:
 
     def take_cell(self, grid: ExperimentDirectory, cell: CellRecord) -> Found:
         """Read a cell of an experiment; a damaged one is named, and the others are read."""
-        state, error = grid.state_of(cell.key, cell.analyses), grid.failure(cell.key)
+        state = grid.state_of(cell.key, cell.analyses)
+        error = grid.failure(cell.key) if state == "failed" else ""
         try:
+            if state == "finished":
+                check_analyses(grid.run_path(cell.key), cell.analyses)
             return self.take(cell, state, error, grid.run_path(cell.key), probabilities=False)
         except CheckpointError as fault:
             return Found(

@@ -12,6 +12,7 @@ from alignmamba.contracts import (
     Config,
     Corpus,
     DistinctNames,
+    ModalitySpec,
     Name,
     Sample,
     Split,
@@ -67,7 +68,7 @@ def with_further(corpus: Corpus, asked: Mapping[str, FurtherConfig]) -> Corpus:
     """
     if not asked:
         return corpus
-    train = _TrainLabels.of(corpus)
+    train = TrainLabels.of(corpus.split("train"), corpus.modalities)
     modalities = [spec.name for spec in corpus.modalities]
     targets = [target for target in corpus.task.further if target.name not in asked]
     targets += [_asked_of(name, given, train, modalities) for name, given in asked.items()]
@@ -80,20 +81,18 @@ def with_further(corpus: Corpus, asked: Mapping[str, FurtherConfig]) -> Corpus:
 
 
 @dataclass(frozen=True)
-class _TrainLabels:
+class TrainLabels:
     """Labels of train: those of each sample, and by modality the different values of those of its tokens."""
 
     samples: Sequence[Labels]
     tokens: Mapping[str, Mapping[str, Mapping[float | int | str, None]]]
 
     @classmethod
-    def of(cls, corpus: Corpus) -> Self:
-        """The labels of a corpus, of tokens in the order of its modalities."""
+    def of(cls, train: Iterable[Sample], modalities: Sequence[ModalitySpec]) -> Self:
+        """The labels of samples, of tokens in the order of their modalities."""
         samples: list[Labels] = []
-        tokens: dict[str, dict[str, dict[float | int | str, None]]] = {
-            spec.name: {} for spec in corpus.modalities
-        }
-        for sample in corpus.split("train"):
+        tokens: dict[str, dict[str, dict[float | int | str, None]]] = {spec.name: {} for spec in modalities}
+        for sample in train:
             samples.append(sample.labels)
             for name in tokens.keys() & sample.token_labels.keys():
                 for label, values in sample.token_labels[name].items():
@@ -139,7 +138,7 @@ def left_of(corpus: Corpus, asked: Mapping[str, FurtherConfig]) -> dict[str, Fur
     """Those of the targets whose labels train has, of a corpus with fewer modalities than there were."""
     if not asked:
         return {}
-    train = _TrainLabels.of(corpus)
+    train = TrainLabels.of(corpus.split("train"), corpus.modalities)
     names = [None, *(spec.name for spec in corpus.modalities)]
     left = {}
     for name, given in asked.items():
@@ -150,7 +149,7 @@ def left_of(corpus: Corpus, asked: Mapping[str, FurtherConfig]) -> dict[str, Fur
     return left
 
 
-def _asked_of(name: str, given: FurtherConfig, train: _TrainLabels, modalities: Sequence[str]) -> Target:
+def _asked_of(name: str, given: FurtherConfig, train: TrainLabels, modalities: Sequence[str]) -> Target:
     """The target of samples or of tokens that the labels of train say it is."""
     where, labels = f"targets.{name}", given.labels or (name,)
     if given.tokens is not None and given.tokens not in modalities:

@@ -12,6 +12,7 @@ from alignmamba.data.further_targets import (
     FurtherConfig,
     LabelConfig,
     Labels,
+    TrainLabels,
     target_of,
     value_of,
 )
@@ -60,7 +61,7 @@ def led_by(corpus: Corpus, given: LeadingConfig) -> Corpus:
     The target that it had becomes a label, by its name where the corpus knows that.
 
     Raises:
-        ConfigError: If train has no such label, or the options do not fit its labels.
+        ConfigError: If no sample of train has such a label, or the options do not fit its labels.
         DataError: If a label of any sample is not one of the target.
     """
     task, names = corpus.task, corpus.task.labels or _UNNAMED
@@ -70,27 +71,21 @@ def led_by(corpus: Corpus, given: LeadingConfig) -> Corpus:
     if labels == names and not given.classes and task.has_one_class and given.kind != "multilabel":
         given = given.model_copy(update={"classes": task.classes})
     given = given.model_copy(update={"labels": labels})
-    train = [with_own_target(sample, task) for sample in corpus.split("train")]
-    _refuse_labels_of_tokens(labels, train)
+    train = TrainLabels.of(
+        (with_own_target(sample, task) for sample in corpus.split("train")), corpus.modalities
+    )
+    for label in labels:
+        if (place := train.place(label, None)) is not None:
+            raise ConfigError(
+                f"leading: {label!r} is a label of tokens of {place}, expected one of samples;"
+                f" targets.{label} predicts it"
+            )
     modalities = [spec.name for spec in corpus.modalities]
-    made = _led(corpus, leading(given, [sample.labels for sample in train], modalities, former=task))
+    made = _led(corpus, leading(given, train.samples, modalities, former=task))
     for split in made.splits.values():
         for _ in split:  # a label that is none of the target is refused now
             pass
     return made
-
-
-def _refuse_labels_of_tokens(labels: Sequence[str], train: Sequence[Sample]) -> None:
-    """Refuse, by a `ConfigError`, labels that tokens have and no sample does."""
-    for label in labels:
-        if any(label in sample.labels for sample in train):
-            continue
-        for name in dict.fromkeys(name for sample in train for name in sample.token_labels):
-            if any(label in sample.token_labels.get(name, {}) for sample in train):
-                raise ConfigError(
-                    f"leading: {label!r} is a label of tokens of {name}, expected one of samples;"
-                    f" targets.{label} predicts it"
-                )
 
 
 def led_as(corpus: Corpus, task: Task) -> Corpus:

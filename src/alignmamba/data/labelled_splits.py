@@ -44,11 +44,20 @@ def samples_by_class(task: Task, targets: Iterable[Any]) -> list[int]:
     return counts
 
 
+def absent_classes(task: Task, counts: Sequence[int]) -> list[str]:
+    """Classes without a sample, from `samples_by_class`."""
+    return [name for name, count in zip(task.classes, counts, strict=True) if not count]
+
+
 def absent_classes_note(task: Task, counts: Sequence[int]) -> str:
     """One sentence on the classes of which train has no sample, from `samples_by_class`; else empty."""
-    absent = [repr(name) for name, count in zip(task.classes, counts, strict=True) if not count]
+    absent = absent_classes(task, counts)
     them = "it" if len(absent) == 1 else "them"
-    return f"no sample of train is of class {listed(absent)}: a model cannot learn {them}" if absent else ""
+    return (
+        f"no sample of train is of class {listed(map(repr, absent))}: a model cannot learn {them}"
+        if absent
+        else ""
+    )
 
 
 def strata(task: Task, targets: Sequence[Any]) -> NDArray[np.int64] | None:

@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 
 from alignmamba.checksums import lines_checksum
 from alignmamba.contracts import Config, Corpus, Role, Split
-from alignmamba.data.labelled_splits import numbers, samples_by_class, strata
+from alignmamba.data.labelled_splits import absent_classes, numbers, samples_by_class, strata
 from alignmamba.data.randomness import generator
 from alignmamba.data.views import SplitPart
 from alignmamba.errors import ConfigError, listed
@@ -61,7 +61,8 @@ class Subset:
             f"{len(self.corpus.split(role))} of {count} samples of {role}" for role, count in self.of.items()
         )
         said = f"subset: {cut} are used, drawn {how}"
-        lacking = listed(map(repr, self._lacking))
+        counts = samples_by_class(self.corpus.task, (sample.target for sample in self.corpus.split("train")))
+        lacking = listed(map(repr, absent_classes(self.corpus.task, counts)))
         return (said, f"no sample of the subset of train is of class {lacking}") if lacking else (said,)
 
     @property
@@ -75,13 +76,6 @@ class Subset:
                 for split in (self.corpus.split(role),)
             },
         }
-
-    @property
-    def _lacking(self) -> list[str]:
-        """Classes without a sample in train."""
-        task = self.corpus.task
-        counts = samples_by_class(task, (sample.target for sample in self.corpus.split("train")))
-        return [name for name, count in zip(task.classes, counts, strict=True) if not count]
 
 
 def subset_of(corpus: Corpus, config: SubsetConfig) -> Subset:

@@ -214,12 +214,11 @@ class ResultTable(Config):
 
     def shown_notes(self, *, intervals: bool = True) -> list[str]:
         """Caption, notes and the legend of what is shown on a terminal."""
-        spread = any(entry is not None and entry.low is not None for row in self.entries for entry in row)
         elsewhere = f"There is no room for intervals here: {self.name}.md has them."
         return [
             *([self.caption] if self.caption else []),
             *self.notes,
-            *([elsewhere] if spread and not intervals else []),
+            *([elsewhere] if self._has_intervals and not intervals else []),
             *self._legend("*", "≈", intervals=intervals),
         ]
 
@@ -269,13 +268,17 @@ class ResultTable(Config):
         shown = f"{value:.{self.digits}f}"
         return shown if shown.strip("-0.") else shown.removeprefix("-")  # a rounded -0.0 is not negative
 
+    @property
+    def _has_intervals(self) -> bool:
+        return any(entry is not None and entry.low is not None for row in self.entries for entry in row)
+
     def _legend(self, best: str, level: str, *, intervals: bool = True) -> list[str]:
         """Shown parts of those that exist."""
         entries = [entry for row in self.entries for entry in row if entry is not None]
         marks = {entry.mark for entry in entries}
         there = {
             "mean ± standard deviation over seeds": any(entry.deviation is not None for entry in entries),
-            "[95 % interval]": intervals and any(entry.low is not None for entry in entries),
+            "[95 % interval]": intervals and self._has_intervals,
             f"{best}: best": "best" in marks,
             f"{level}: level with the best": "level" in marks,
         }

@@ -21,7 +21,7 @@ def table() -> str:
     keys = {name: RunConfig.known_keys({"model": name}) for name in tuned}
     rows: list[tuple[str, object, str]] = []
     for key, values in SHARED_SPACE.items():
-        lacking = [f"`{name}`" for name in tuned if key not in keys[name]]
+        lacking = [f"`{name}`" for name in tuned if key not in keys[name] or key in METHODS[name].search]
         rows.append((key, values, f"all but {', '.join(lacking)}" if lacking else "all"))
     owners: dict[tuple[str, str], list[str]] = {}
     for name, method in METHODS.items():

@@ -1,8 +1,9 @@
 """Turn ``mosi_text_audio.npz`` (CMU-MOSI: 2199 opinions in videos) into a corpus.
 
-Usage: ``python examples/mosi.py mosi_text_audio.npz DESTINATION [--encoder FOLDER]``
+Usage: ``python examples/mosi.py mosi_text_audio.npz DESTINATION [--encoder FOLDER] [--groups]``
 
-The standard split and the label, sentiment from -3 to 3, are the archive's. Two modalities:
+The standard split and the label, sentiment from -3 to 3, are the archive's. ``--groups`` makes the segments
+of a video, whose speaker is one, a group; intervals of test then draw whole videos. Two modalities:
 
 - ``text``: the words of the transcript as ids; 0 stands for every word that the train split has less than
   twice. With ``--encoder`` a vector for each word, by the text encoder of a folder, which stays as it is,
@@ -29,12 +30,17 @@ LEAST_COUNT = 2
 
 
 def convert(
-    source: Path, destination: Path, *, encoder: Path | None = None, overwrite: bool = False
+    source: Path,
+    destination: Path,
+    *,
+    encoder: Path | None = None,
+    groups: bool = False,
+    overwrite: bool = False,
 ) -> Corpus:
     """Read the archive and write the corpus."""
     with np.load(source, allow_pickle=False) as archive:
-        text, audio, label, ids, role_of = (
-            archive[name] for name in ("text", "audio", "label", "id", "split")
+        text, audio, label, ids, videos, role_of = (
+            archive[name] for name in ("text", "audio", "label", "id", "video_id", "split")
         )
     if encoder is None:
         words = [re.findall(r"[a-z0-9']+", transcript.lower()) for transcript in text]
@@ -56,6 +62,7 @@ def convert(
                 targets=[float(label[row]) for row in rows],
                 ids=[str(ids[row]) for row in rows],
                 tokens={"text": [words[row] for row in rows]},
+                groups=[str(videos[row]) for row in rows] if groups else None,
             )
             for role in ("train", "valid", "test")
             for rows in [np.flatnonzero(role_of == role)]
@@ -92,10 +99,21 @@ if __name__ == "__main__":
     parser.add_argument(
         "--encoder", type=Path, metavar="FOLDER", help="text encoder that reads the words, of the BERT family"
     )
+    parser.add_argument(
+        "--groups",
+        action="store_true",
+        help="make the segments of a video a group, so that intervals draw whole videos",
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace the corpus that is there")
     given = parser.parse_args()
     try:
-        corpus = convert(given.source, given.destination, encoder=given.encoder, overwrite=given.overwrite)
+        corpus = convert(
+            given.source,
+            given.destination,
+            encoder=given.encoder,
+            groups=given.groups,
+            overwrite=given.overwrite,
+        )
     except (AlignMambaError, OSError) as error:
         parser.error(str(error))
     print(

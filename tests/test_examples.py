@@ -280,6 +280,15 @@ def test_the_people_of_utd_are_groups_on_request(tmp_path: Path) -> None:
         assert of == ({"subject 1", "subject 3", "subject 5"} if groups else {None})
 
 
+def test_the_videos_of_mosi_are_groups_on_request(tmp_path: Path) -> None:
+    """No video stands in two splits, and test has enough of them for intervals to draw whole ones."""
+    corpus = example("mosi").convert(archive("mosi_text_audio.npz"), tmp_path / "corpus", groups=True)
+    of = {role: {sample.group for sample in split} for role, split in corpus.splits.items()}
+    assert {role: len(groups) for role, groups in of.items()} == {"train": 52, "valid": 10, "test": 31}
+    assert len(set.union(*of.values())) == 93
+    assert inspect_corpus(tmp_path / "corpus").shared_groups == ()
+
+
 @pytest.mark.parametrize(("name", "file"), [("mosi", "mosi_text_audio.npz"), ("grid", "grid_s1.npz")])
 def test_words_are_read_by_a_frozen_encoder(name: str, file: str, tmp_path: Path) -> None:
     folder = save_tiny_tokenizer(save_tiny_bert(tmp_path / "tiny"))

@@ -61,6 +61,13 @@ def test_an_experiment_from_plan_to_tables(cli: Cli, corpus: Path, tmp_path: Pat
     assert [table["name"] for table in told["tables"]] == ["missing-accuracy", "missing-f1_weighted"]
     dry = cli(*arguments, "--dry-run", "--json")
     assert json.loads(dry.out)["states"] == {"finished": 2}
+    for metric, shown, note in (
+        ("accuracy", 1, ""),
+        ("f1_macro", 2, "no table of missing shows f1_macro; all"),
+    ):
+        some = cli(*arguments, "--metrics", metric)
+        assert " ".join(some.out.split()).count("on small with modalities missing") == shown
+        assert note in some.err
 
 
 def _ablation(cli: Cli, corpus: Path, out: Path, *settings: str) -> Said:

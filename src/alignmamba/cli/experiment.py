@@ -7,7 +7,7 @@ from contextlib import closing
 from dataclasses import dataclass, make_dataclass
 from inspect import cleandoc
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, TypeVar
 
 from tyro.conf import Positional, UseAppendAction, arg
 
@@ -18,12 +18,16 @@ from alignmamba.errors import DONE, OUR_FAULT, USER_INPUT, ConfigError, likely
 
 if TYPE_CHECKING:
     from alignmamba.contracts import Config
+    from alignmamba.evaluation.tables import ResultTable
     from alignmamba.recipes.bench.measurement import BenchConfig
     from alignmamba.recipes.experiments.cells import Job
     from alignmamba.recipes.experiments.efficiency import EfficiencyOptions
     from alignmamba.recipes.experiments.grid_run import ExperimentPlan, ExperimentResult, GridEngine
 
 ConfigT = TypeVar("ConfigT", bound="Config")
+
+_OF_ONE_METRIC: Final = ("missing-", "sizes-")
+"""Beginnings of the names of tables that are of one metric, which follows."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -247,11 +251,13 @@ class Experiment(SettingVerb):
 
     def _show_tables(self, tables: Any) -> None:
         screen = console()
+        metrics = self.metrics if any(map(self._has_metric, tables)) else ()
+        if self.metrics and tables and not metrics:
+            say(f"note: no table of {self.name} shows {' or '.join(self.metrics)}; all are printed")
         for table in tables:
-            kind, _, of = table.name.partition("-")
-            if self.metrics and kind in ("missing", "sizes") and of.partition("-")[0] not in self.metrics:
+            if metrics and table.name.startswith(_OF_ONE_METRIC) and not self._has_metric(table):
                 continue
-            chosen = table.of_columns(self.metrics)
+            chosen = table.of_columns(metrics)
             parts = blocks(chosen.shown(), screen.width)
             intervals = len(parts) == 1
             if not intervals:
@@ -262,6 +268,12 @@ class Experiment(SettingVerb):
             for note in chosen.shown_notes(intervals=intervals):
                 console().print(note, soft_wrap=True)
             console().print()
+
+    def _has_metric(self, table: "ResultTable") -> bool:
+        """True where the table is of a metric that was asked for, or has a column of one."""
+        if table.name.startswith(_OF_ONE_METRIC):
+            return table.name.split("-")[1] in self.metrics
+        return not set(table.columns).isdisjoint(self.metrics)
 
 
 class GridLines:

@@ -82,6 +82,14 @@ def scores_of(
     return Grouped(scores=found, groups=np.unique(names, return_inverse=True)[1].reshape(-1))
 
 
+def groups_by_id(ids: Sequence[str], groups: Sequence[str | None]) -> dict[str, str]:
+    """Id of each sample to its group, by which the name of a lone one is no other's; empty where none is
+    shared.
+    """
+    named = {identity: group or f"\0{identity}" for identity, group in zip(ids, groups, strict=True)}
+    return named if len(set(named.values())) < len(named) else {}
+
+
 @dataclass(frozen=True, slots=True)
 class Runs:
     """A method's metric under each seed, and how it varies with the samples.

@@ -120,9 +120,11 @@ def folds_note(folds: int) -> str:
     )
 
 
-def groups_note(groups: int) -> str:
-    """Sentences on what intervals and tests draw where test samples come in groups."""
-    come = f"Test samples come in {groups} group{'s' * (groups > 1)}, such as speakers or videos:"
+def groups_note(groups: int, role: str = "test") -> str:
+    """Sentences on what intervals and tests draw where the samples of a split come in groups."""
+    come = (
+        f"{role.capitalize()} samples come in {groups} group{'s' * (groups > 1)}, such as speakers or videos:"
+    )
     if groups >= FEWEST_GROUPS:
         return f"{come} intervals and tests draw whole groups."
     return (

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from alignmamba.contracts import Batch, Output, Task
 from alignmamba.errors import ConfigError
 from alignmamba.methods.method import Method
+from alignmamba.methods.search_space import BATCHES_OF_VIEWS
 from alignmamba.models.encoded import Encoded, Fusion, Head, PlainFusionConfig, presence
 from alignmamba.nn.by_name import ModulesByName
 from alignmamba.nn.pooling import Pooling
@@ -219,6 +220,7 @@ CORRELATED_VIEWS = Method(
     settings=_SETTINGS,
     source="Andrew et al., ICML 2013, as trained by Lian et al., TPAMI 2023, arXiv 2203.02177",
     needs="two or more modalities, and batches with more samples than components",
+    search={"loader.batch_size": BATCHES_OF_VIEWS},
     differs=_DIFFERS,
 )
 CORRELATED_AUTOENCODERS = replace(

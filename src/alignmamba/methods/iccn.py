@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from alignmamba.contracts import Batch, Output, Task
 from alignmamba.errors import ConfigError
 from alignmamba.methods.method import Method
+from alignmamba.methods.search_space import BATCHES_OF_VIEWS
 from alignmamba.models.encoded import Encoded, Head, presence
 from alignmamba.models.vectors import VectorConfig, VectorFusion
 from alignmamba.nn.by_name import ModulesByName
@@ -167,6 +168,7 @@ INTERACTIONS = Method(
     settings={"loader": {"batch_size": 256}},
     source="Sun et al., AAAI 2020, arXiv 1911.05544",
     needs="three or more modalities, and batches with more samples than components",
+    search={"loader.batch_size": BATCHES_OF_VIEWS},
     differs="Feature mode: the mean of text features in place of a sentence vector of BERT.",
     reconstructed=(
         "The full text could not be read and no code was found: networks, sizes, rates and the two stages are"

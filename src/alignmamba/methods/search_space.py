@@ -83,5 +83,9 @@ SHARED_SPACE: Final[SearchSpace] = {
 }
 """Space of every method, as far as it has these settings."""
 
+BATCHES_OF_VIEWS: Final = Choice((16, 32, 64))
+"""Batches of methods that correlate as many components as a smaller one has samples; in place of those that
+all share."""
+
 LOSS_WEIGHT: Final = Real(low=0.01, high=1.0, log=True)
 """Values for the weight of a loss beside the task's."""

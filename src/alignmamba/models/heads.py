@@ -1,7 +1,7 @@
 """Heads, the last step from a vector to the prediction of a target, and the way to units of the label."""
 
-from collections.abc import Callable, Sequence
-from typing import Any, Self, cast
+from collections.abc import Sequence
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -9,6 +9,7 @@ from torch.nn import functional
 
 from alignmamba.contracts import Target, Task
 from alignmamba.nn.by_name import ModulesByName
+from alignmamba.nn.exact_buffers import ExactBuffers
 
 
 class Ordered(nn.Module):
@@ -108,7 +109,7 @@ class UnimodalHeads(ModulesByName):
         return tuple(head.get_parameter("weight") for head in self.values())
 
 
-class TargetScaling(nn.Module):
+class TargetScaling(ExactBuffers):
     """Map from deviations to units of the label, with the mean and deviation of the train targets: stored
     with the model, in float64.
 
@@ -128,16 +129,6 @@ class TargetScaling(nn.Module):
     def forward(self, standardised: Tensor) -> Tensor:
         """(batch, ...) of any floating type to the same in float64."""
         return self.mean + self.deviation * standardised.double()
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        """Move with the model, but keep the type: ``model.half()`` is about weights."""
-        exact = dict(self.named_buffers(recurse=False))
-        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
-        for name, buffer in exact.items():
-            changed = self.get_buffer(name)
-            if changed.dtype != buffer.dtype:
-                setattr(self, name, buffer.to(changed.device))
-        return self
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
         """Weights without a scale come from version 0.1, whose heads spoke in units of the label."""

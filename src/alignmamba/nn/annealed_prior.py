@@ -5,9 +5,10 @@ from typing import Annotated, Any, Self
 
 import torch
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 
 from alignmamba.contracts import Config
+from alignmamba.nn.exact_buffers import ExactBuffers
 
 
 class AnnealConfig(Config):
@@ -20,7 +21,7 @@ class AnnealConfig(Config):
     """Share of the epochs after which the end is reached."""
 
 
-class AnnealedPrior(nn.Module):
+class AnnealedPrior(ExactBuffers):
     """Share of a prior's weight that is left: 1 before training, then falling from epoch to epoch.
 
     The square root of the share falls linearly, so that the width of the prior grows as the inverse of the
@@ -47,10 +48,7 @@ class AnnealedPrior(nn.Module):
             self.share = float(self.left)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        exact = self.left
-        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
-        if self.left.dtype != exact.dtype:  # ``model.half()`` is about weights
-            self.left = exact.to(self.left.device)
+        super()._apply(fn, recurse)
         self._read()
         return self
 

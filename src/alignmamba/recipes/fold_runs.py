@@ -23,7 +23,7 @@ from alignmamba.recipes.run_directory import (
     to_json,
     write_table,
 )
-from alignmamba.recipes.run_records import scored_predictions
+from alignmamba.recipes.run_records import read_groups, scored_predictions
 from alignmamba.recipes.training_run import ReadyRun, RunResult, plan, train
 
 FOLDS: Final = "folds.json"
@@ -116,11 +116,13 @@ def train_folds(
         else:
             runs.append(train(each, out=place, overwrite=overwrite, progress=progress))
     task = ready.corpus.task
-    said = together([scored_predictions(run.directory / "predictions_test.csv", task) for run in runs])
+    tested = [run.directory / "predictions_test.csv" for run in runs]
+    said = together([scored_predictions(path, task) for path in tested])
+    groups = [group for path in tested for group in read_groups(path)]
     result = FoldsResult(
         directory=ready.directory, runs=tuple(runs), metrics=score(task, said), samples=len(said.ids)
     )
-    for name, table in prediction_tables(said, task).items():
+    for name, table in prediction_tables(said, task, groups=groups).items():
         write_table(beside(ready.directory / "predictions_test.csv", name), table)
     record = {"folds": folds, "samples": result.samples, "metrics": {"test": result.metrics}}
     replace_file(ready.directory / FOLDS, to_json(plain(record)).encode())

@@ -43,6 +43,8 @@ ENVIRONMENT: Final = "environment.json"
 RESUMED: Final = "resumed.json"
 METRICS: Final = "metrics.json"
 MODEL: Final = "model"
+GROUP: Final = "group"
+"""Column of the group of a sample in the tables of predictions of a run."""
 
 TABLE_BYTES: Final = 1 << 28
 """A larger table of a run or an analysis is not read."""
@@ -316,13 +318,18 @@ def plain(value: Any) -> Any:
 # Tables of predictions
 
 
-def prediction_tables(predictions: Predictions, task: Task) -> dict[str, Table]:
+def prediction_tables(
+    predictions: Predictions, task: Task, *, groups: Sequence[str | None] = ()
+) -> dict[str, Table]:
     """The table of samples under an empty name, and under the name of each modality whose tokens have a
-    target that of its tokens.
+    target that of its tokens. That of samples has a column of `groups`, where one is named.
     """
+    of_samples = prediction_table(predictions, task)
+    if any(groups):
+        of_samples = {"id": of_samples["id"], GROUP: list(groups), **of_samples}
     modalities = dict.fromkeys(target.tokens for target in task.further if target.tokens is not None)
     tables = {name: _token_table(name, predictions, task) for name in modalities}
-    return {"": prediction_table(predictions, task), **{name: each for name, each in tables.items() if each}}
+    return {"": of_samples, **{name: each for name, each in tables.items() if each}}
 
 
 def beside(path: Path, modality: str) -> Path:

@@ -17,7 +17,7 @@ from alignmamba.checksums import read_listed, unstamped
 from alignmamba.contracts import NO_CLASS, FurtherPredictions, Predictions, Role, Target, Task
 from alignmamba.errors import CheckpointError, first_fault, shown
 from alignmamba.files import parse_json
-from alignmamba.recipes.run_directory import ENVIRONMENT, METRICS, TABLE_BYTES, beside
+from alignmamba.recipes.run_directory import ENVIRONMENT, GROUP, METRICS, TABLE_BYTES, beside
 from alignmamba.training.logs import LOG
 
 
@@ -188,6 +188,12 @@ def read_predictions(path: Path, split: str, *, probabilities: bool) -> Samples:
         withheld={},
         probabilities=_shares(path, table, classes) if probabilities and classes else None,
     )
+
+
+def read_groups(path: Path) -> tuple[str, ...]:
+    """Group of each sample of a table of predictions; empty where it has none."""
+    table = read_csv(path, "id")
+    return table.get(GROUP, ("",) * len(table["id"]))
 
 
 def _read_labels(

@@ -496,7 +496,8 @@ def _evaluate_best(
         if problem is not None:
             notes.append(f"split {role!r} has no scores: {problem}")
         else:
-            for name, table in prediction_tables(predictions, corpus.task).items():
+            groups = [sample.group for sample in corpus.splits[role]]
+            for name, table in prediction_tables(predictions, corpus.task, groups=groups).items():
                 tables[beside(Path(f"predictions_{role}"), name).name] = table
         if problem is None and predictions.targets is not None:
             metrics[role] = score(corpus.task, predictions)

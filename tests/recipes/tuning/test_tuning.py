@@ -606,6 +606,14 @@ def test_what_is_set_is_held_and_the_rest_is_searched(corpus: Path, tmp_path: Pa
             spaces(**values)
 
 
+def test_a_method_may_have_a_range_of_its_own_of_what_all_share(corpus: Path, tmp_path: Path) -> None:
+    """CCA of ten components cannot be trained on batches of eight."""
+    asked = TuningOptions(trials=1, methods=("dcca", "late-fusion"))
+    spaces = plan_tuning(asked, check_config({"data": str(corpus)}), out=tmp_path / "out").spaces
+    found = {name: str(space["loader.batch_size"]) for name, space in spaces.items()}
+    assert found == {"dcca": "16, 32, 64", "late-fusion": "8, 16, 32, 64"}
+
+
 def test_every_declared_setting_belongs_to_its_method() -> None:
     for name, method in METHODS.items():
         known = RunConfig.known_keys({"model": name})

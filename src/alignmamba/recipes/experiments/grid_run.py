@@ -11,6 +11,7 @@ from pydantic import Field, model_validator
 from alignmamba.contracts import Config, Corpus, Split
 from alignmamba.errors import ConfigError
 from alignmamba.evaluation.metrics import metric_names
+from alignmamba.evaluation.seed_variance import groups_by_id
 from alignmamba.evaluation.tables import ResultTable
 from alignmamba.extras import require
 from alignmamba.files import replace_file
@@ -200,7 +201,8 @@ def _learns_others(plan: ExperimentPlan) -> bool:
 
 
 def _facts(plan: ExperimentPlan, command: Sequence[str]) -> dict[str, Any]:
-    tested = _tested(plan)
+    tested = [(sample.id, sample.group) for split in _tested(plan) for sample in split]
+    groups = groups_by_id(*zip(*tested, strict=True))
     return {
         "experiment": plan.experiment.name,
         "settings": plan.options.model_dump(mode="json"),
@@ -211,8 +213,8 @@ def _facts(plan: ExperimentPlan, command: Sequence[str]) -> dict[str, Any]:
         "data": plan.base.data,
         "task": plan.corpus.task.model_dump(mode="json"),
         "modalities": [spec.name for spec in plan.corpus.modalities],
-        "test_samples": sum(map(len, tested)),
-        **({"test_groups": groups} if (groups := _groups_of(tested)) else {}),
+        "test_samples": len(tested),
+        **({"test_groups": groups} if groups else {}),
         "metrics": list(metric_names(plan.corpus.task)),
         "seeds": list(range(plan.options.seeds)),
         "missing": plan.base.missing.model_dump(mode="json"),
@@ -228,14 +230,6 @@ def _tested(plan: ExperimentPlan) -> Sequence[Split]:
     if not plan.options.folds:
         return (plan.corpus.split("test"),)
     return tuple(uncut(plan.base, plan.corpus).splits.values())
-
-
-def _groups_of(splits: Sequence[Split]) -> dict[str, str]:
-    """Id of each sample to its group, by which the name of a lone one is no other's; empty where none is
-    shared.
-    """
-    named = {each.id: each.group or f"\0{each.id}" for split in splits for each in split}
-    return named if len(set(named.values())) < len(named) else {}
 
 
 def shard_from(text: str) -> tuple[int, int]:

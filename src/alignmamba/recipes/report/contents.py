@@ -1,6 +1,6 @@
 """Content of the directory of an experiment or a run; a damaged file is refused, or reported, by its name."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -9,8 +9,9 @@ from alignmamba.checksums import read_listed
 from alignmamba.contracts import Predictions, Role, Task
 from alignmamba.errors import CheckpointError, DataError
 from alignmamba.evaluation.metrics import RANGES, metric_names, part_named
-from alignmamba.evaluation.seed_variance import scores_of
+from alignmamba.evaluation.seed_variance import groups_by_id, scores_of
 from alignmamba.evaluation.statistics import interval
+from alignmamba.evaluation.statistics_notes import groups_note
 from alignmamba.evaluation.tables import Entry, ResultTable
 from alignmamba.models.pretrained import CONFIG_FILE
 from alignmamba.recipes.experiments.cells import CellRecord, ExperimentRecord, State
@@ -34,6 +35,7 @@ from alignmamba.recipes.run_records import (
     Samples,
     SavedModel,
     check_analyses,
+    read_groups,
     read_log,
     read_predictions,
     read_record,
@@ -55,6 +57,17 @@ OVER_SAMPLES: Final = (
     "Intervals are over the samples of the split and stay within the range of the metric: "
     "they speak of this trained model, not of another seed."
 )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scored:
+    """Predictions of a run of a split whose targets are known."""
+
+    task: Task
+    role: Role
+    predictions: Predictions
+    groups: Mapping[str, str]
+    """Id to group, as `groups_by_id` has it."""
 
 
 def gather(directory: Path) -> Gathered:
@@ -216,7 +229,7 @@ def _run_tables(directory: Path, task: Task | None) -> tuple[ResultTable, ...]:
     known = [f"{name.replace('_', ' ')} {value:.3f}" for name, value in summary.references.items()]
     said = {role: scored(directory, role, task) for role in summary.metrics}
     targets = ["", *(target.name for target in task.further)] if task is not None else [""]
-    tables = [_by_split(target, names, summary, said, task) for target in targets]
+    tables = [_by_split(target, names, summary, said) for target in targets]
     tables[0] = tables[0].model_copy(
         update={
             "caption": f"{kept}; {summary.num_parameters:,} trained weights.",
@@ -230,14 +243,13 @@ def _by_split(
     target: str,
     names: Sequence[str],
     summary: RunSummary,
-    said: Mapping[Role, Predictions | None],
-    task: Task | None,
+    said: Mapping[Role, Scored | None],
 ) -> ResultTable:
     """Scores of the task, or of a further target by its name: one row per split."""
     columns = tuple(name for name in names if "(" not in name and name.rpartition(".")[0] == target)
     rows = tuple(sorted(summary.metrics))
     entries = tuple(
-        tuple(_run_entry(summary.metrics[role], name, said[role], task) for name in columns) for role in rows
+        tuple(_run_entry(summary.metrics[role], name, said[role]) for name in columns) for role in rows
     )
     spread = any(entry and entry.low is not None for row in entries for entry in row)
     return ResultTable(
@@ -247,7 +259,7 @@ def _by_split(
         rows=rows,
         columns=columns,
         entries=entries,
-        notes=(OVER_SAMPLES,) if spread else (),
+        notes=(OVER_SAMPLES, *of_groups(said[role] for role in rows)) if spread else (),
     )
 
 
@@ -269,30 +281,39 @@ def _by_label(names: Sequence[str], summary: RunSummary) -> Iterator[ResultTable
         )
 
 
-def scored(directory: Path, role: str, task: Task | None) -> Predictions | None:
+def of_groups(said: Iterable[Scored | None]) -> Iterator[str]:
+    """Notes on what is drawn of the splits whose samples share groups; nothing of others."""
+    for each in said:
+        if each is not None and each.groups:
+            yield groups_note(len(set(each.groups.values())), each.role)
+
+
+def scored(directory: Path, role: Role, task: Task | None) -> Scored | None:
     """The predictions of a split that can be scored."""
     path = directory / f"predictions_{role}.csv"
     if task is None or not path.is_file():
         return None
     samples = read_predictions(path, role, probabilities=True)
     fits = samples.targets is not None and len(samples.ids) > 0 and samples.classes == task.classes
-    return scored_predictions(path, task) if fits else None
-
-
-def _run_entry(
-    scores: Mapping[str, float | None], name: str, predictions: Predictions | None, task: Task | None
-) -> Entry | None:
-    """A score with its interval over samples, which is left out where the metric is not defined."""
-    if name not in scores:
+    if not fits:
         return None
-    value = scores[name]
+    groups = groups_by_id(samples.ids, read_groups(path))
+    return Scored(task=task, role=role, predictions=scored_predictions(path, task), groups=groups)
+
+
+def _run_entry(known: Mapping[str, float | None], name: str, said: Scored | None) -> Entry | None:
+    """A score with its interval over samples, which is left out where the metric is not defined."""
+    if name not in known:
+        return None
+    value = known[name]
     entry = Entry(values=(value,), mean=value)
-    part = None if predictions is None or task is None else part_named(task, predictions, name)
-    if value is None or part is None or part[2] not in metric_names(part[0]):
+    part = None if value is None or said is None else part_named(said.task, said.predictions, name)
+    if said is None or part is None or part[2] not in metric_names(part[0]):
         return entry
     try:
-        of, said, metric = part
-        found = interval(scores_of(of, [said], metric), bounds=RANGES[metric], resamples=RESAMPLES)
+        of, run, metric = part
+        scores = scores_of(of, [run], metric, groups=said.groups)
+        found = interval(scores, bounds=RANGES[metric], resamples=RESAMPLES)
     except DataError:  # one sample, or not defined on the resamples
         return entry
     return entry.model_copy(update={"low": found.low, "high": found.high})

@@ -12,14 +12,22 @@ from typing import Any, Final
 
 import numpy as np
 
-from alignmamba.contracts import Task
+from alignmamba.contracts import Role
 from alignmamba.errors import ConfigError, DataError
 from alignmamba.evaluation.metrics import metric_of, part_named
 from alignmamba.evaluation.seed_variance import scores_of
 from alignmamba.evaluation.statistics import Mark, compare_to_best
 from alignmamba.evaluation.tables import Entry, ResultTable
 from alignmamba.recipes.experiments.grid_directory import PLAN
-from alignmamba.recipes.report.contents import BY_SPLIT, OVER_SAMPLES, RESAMPLES, gather, scored
+from alignmamba.recipes.report.contents import (
+    BY_SPLIT,
+    OVER_SAMPLES,
+    RESAMPLES,
+    Scored,
+    gather,
+    of_groups,
+    scored,
+)
 from alignmamba.recipes.report.findings import RUNS, Agreement, Found, Gathered, SettingsTable
 from alignmamba.recipes.run_directory import RunDirectory
 from alignmamba.recipes.run_records import CorpusIdentity
@@ -103,10 +111,11 @@ def _refuse_other_tasks(runs: Mapping[str, Gathered]) -> None:
 def _side_by_side(runs: Mapping[str, Gathered]) -> tuple[ResultTable, ...]:
     """One table per split, runs in rows; marks where all runs predicted the same samples."""
     roles = {role for run in runs.values() for table in run.tables[:1] for role in table.rows}
-    return tuple(_table_of(role, runs) for role in sorted(roles, key=("test", "valid", "train").index))
+    order: tuple[Role, ...] = ("test", "valid", "train")
+    return tuple(_table_of(role, runs) for role in order if role in roles)
 
 
-def _table_of(role: str, runs: Mapping[str, Gathered]) -> ResultTable:
+def _table_of(role: Role, runs: Mapping[str, Gathered]) -> ResultTable:
     entries: dict[str, dict[str, Entry]] = {label: {} for label in runs}
     for label, run in runs.items():
         for table in run.tables:
@@ -114,7 +123,8 @@ def _table_of(role: str, runs: Mapping[str, Gathered]) -> ResultTable:
                 row = zip(table.columns, table.entries[table.rows.index(role)], strict=True)
                 entries[label] |= {name: entry for name, entry in row if entry is not None}
     columns = tuple(dict.fromkeys(name for row in entries.values() for name in row))
-    marks = _marks(role, runs, columns)
+    said = _same_samples(role, runs)
+    marks = _marks(said, columns) if said else {}
     for (label, name), mark in marks.items():
         if name in entries[label]:
             entries[label][name] = entries[label][name].model_copy(update={"mark": mark})
@@ -125,30 +135,35 @@ def _table_of(role: str, runs: Mapping[str, Gathered]) -> ResultTable:
         rows=tuple(runs),
         columns=columns,
         entries=tuple(tuple(row.get(name) for name in columns) for row in entries.values()),
-        notes=(OVER_SAMPLES, _TESTED if marks else _NOT_TESTED),
+        notes=(OVER_SAMPLES, *of_groups([*said.values()][:1]), _TESTED if marks else _NOT_TESTED),
     )
 
 
-def _marks(role: str, runs: Mapping[str, Gathered], columns: Sequence[str]) -> dict[tuple[str, str], Mark]:
-    """Label and metric to mark; empty where the runs cannot be compared sample by sample."""
-    tasks: list[Task | None] = [run.experiment.task for run in runs.values()]
-    task = tasks[0]
-    if task is None or any(other != task for other in tasks):
-        return {}
-    said = {label: scored(run.directory, role, task) for label, run in runs.items()}
+def _same_samples(role: Role, runs: Mapping[str, Gathered]) -> dict[str, Scored]:
+    """Label to what each run said of a split; empty where the runs cannot be compared sample by sample."""
+    tasks = [run.experiment.task for run in runs.values()]
+    said = {label: scored(run.directory, role, tasks[0]) for label, run in runs.items()}
     there = {label: each for label, each in said.items() if each is not None}
-    ids = next(iter(there.values())).ids if there else ()
-    if len(there) < len(runs) or len(ids) < 2 or any(each.ids != ids for each in there.values()):
+    if len(there) < len(runs) or any(task != tasks[0] for task in tasks):
         return {}
+    first = next(iter(there.values()))
+    same = all(each.predictions.ids == first.predictions.ids for each in there.values())
+    return there if same and len(first.predictions.ids) > 1 else {}
+
+
+def _marks(said: Mapping[str, Scored], columns: Sequence[str]) -> dict[tuple[str, str], Mark]:
+    """Label and metric to mark, of runs that can be compared sample by sample."""
+    first = next(iter(said.values()))
     marks: dict[tuple[str, str], Mark] = {}
     for name in columns:
-        parts = {label: part_named(task, each, name) for label, each in there.items()}
+        parts = {label: part_named(first.task, each.predictions, name) for label, each in said.items()}
         of = {label: part for label, part in parts.items() if part is not None}
-        if len(of) == len(there):
+        if len(of) == len(said):
             better = metric_of(name).higher_is_better
             with suppress(DataError):  # not defined on these samples, or not on the same of every run
                 scores = {
-                    label: scores_of(part, [said], metric) for label, (part, said, metric) in of.items()
+                    label: scores_of(part, [run], metric, groups=first.groups)
+                    for label, (part, run, metric) in of.items()
                 }
                 standings = compare_to_best(scores, higher_is_better=better, resamples=RESAMPLES)
                 marks |= {(label, name): standing.mark for label, standing in standings.items()}

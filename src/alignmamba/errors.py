@@ -92,6 +92,11 @@ def shown(value: object) -> str:
     return repr(value)[:80]
 
 
+def counted(number: int, noun: str) -> str:
+    """A number of things, as words."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
 def listed(names: Iterable[str], most: int = 5) -> str:
     """The first of some names, and how many more there are."""
     found = list(names)

@@ -9,7 +9,7 @@ from tyro.conf import Positional, arg
 from alignmamba.cli.reader_options import ReadingVerb
 from alignmamba.cli.terminal_tables import faults_table, rows_table
 from alignmamba.cli.verb import console
-from alignmamba.errors import ConfigError
+from alignmamba.errors import ConfigError, counted
 
 if TYPE_CHECKING:
     from alignmamba.formats.conversion import Conversion
@@ -41,8 +41,8 @@ class Convert(ReadingVerb):
 
         if len(self.paths) < 2:
             raise ConfigError(
-                f"expected at least one file and the directory to write, found {len(self.paths)}"
-                f" path{'s' * (len(self.paths) != 1)}"
+                f"expected at least one file and the directory to write, found"
+                f" {counted(len(self.paths), 'path')}"
             )
         *sources, destination = self.paths
         options = self.read_options()

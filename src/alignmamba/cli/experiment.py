@@ -14,7 +14,7 @@ from tyro.conf import Positional, UseAppendAction, arg
 from alignmamba.cli.config_flags import flag
 from alignmamba.cli.terminal_tables import blocks, rows_table
 from alignmamba.cli.verb import SettingVerb, Verb, console, option_name, say, write
-from alignmamba.errors import DONE, OUR_FAULT, USER_INPUT, ConfigError, likely
+from alignmamba.errors import DONE, OUR_FAULT, USER_INPUT, ConfigError, counted, likely
 
 if TYPE_CHECKING:
     from alignmamba.contracts import Config
@@ -220,8 +220,8 @@ class Experiment(SettingVerb):
             return
 
         rows = [(job.key, job.label, states[job.key]) for job in plan.jobs]
-        counted = f"{len(plan.jobs)} run{'s' * (len(plan.jobs) != 1)}"
-        title = f"{plan.experiment.name} on {plan.corpus.name}: {counted}, {_threads(plan)} each"
+        runs_there = counted(len(plan.jobs), "run")
+        title = f"{plan.experiment.name} on {plan.corpus.name}: {runs_there}, {_threads(plan)} each"
         console().print(rows_table(title, ("key", "run", "state"), rows))
         write("dry run: nothing was trained or written")
 
@@ -287,7 +287,7 @@ class GridLines:
     def started(self, *, done: int, total: int) -> None:
         """Say what is there already."""
         self._total, self._done = total, done
-        say(f"{total} run{'s' * (total != 1)}, {done} of them finished before")
+        say(f"{counted(total, 'run')}, {done} of them finished before")
 
     def finished(self, job: "Job", state: str, *, reason: str, seconds: float) -> None:
         """Say how a run ended."""

@@ -11,7 +11,7 @@ from tyro.conf import Positional, UseAppendAction, arg
 
 from alignmamba.cli.terminal_tables import facts_table, rows_table
 from alignmamba.cli.verb import Verb, console, say, write
-from alignmamba.errors import ConfigError
+from alignmamba.errors import ConfigError, counted
 
 if TYPE_CHECKING:
     from alignmamba.media.decoding import ClipFacts
@@ -300,7 +300,6 @@ def _facts(done: "Extraction") -> dict[str, Any]:
 
 
 def _show(done: "Extraction", out: Path) -> None:
-    from alignmamba.recipes.extraction.extraction import clips_said
 
     screen = console()
     read = done.clips - done.failed
@@ -310,9 +309,11 @@ def _show(done: "Extraction", out: Path) -> None:
     for remark in first_of(done.remarks()):
         screen.print(remark, soft_wrap=True)
     if done.failed:
-        screen.print(f"failed and dropped: {clips_said(done.failed)}, see {done.store}", soft_wrap=True)
+        screen.print(f"failed and dropped: {counted(done.failed, 'clip')}, see {done.store}", soft_wrap=True)
     if done.corpus is None:
-        write(f"{clips_said(read)} in {done.store}; write the corpus with the same command without --shard")
+        write(
+            f"{counted(read, 'clip')} in {done.store}; write the corpus with the same command without --shard"
+        )
         return
     sizes = ", ".join(f"{role} {len(split)}" for role, split in done.corpus.splits.items())
     step = f"; next: alignmamba train --data {out} --out runs/{out.name}"
@@ -325,7 +326,7 @@ _MOST_REMARKS = 8
 def first_of(remarks: Sequence[str]) -> list[str]:
     """Remarks that a person reads, and the number of others."""
     others = len(remarks) - _MOST_REMARKS
-    more = [f"and {others} other note{'s' * (others > 1)}; --json has them"] if others > 0 else []
+    more = [f"and {counted(others, 'other note')}; --json has them"] if others > 0 else []
     return [*remarks[:_MOST_REMARKS], *more]
 
 

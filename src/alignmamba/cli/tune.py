@@ -9,7 +9,7 @@ from tyro.conf import Positional, arg
 
 from alignmamba.cli.terminal_tables import rows_table
 from alignmamba.cli.verb import RunsVerb, console, say, write
-from alignmamba.errors import ConfigError
+from alignmamba.errors import ConfigError, counted
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
@@ -196,7 +196,7 @@ class TrialLines:
     def started(self, *, done: int, total: int) -> None:
         """Say what is there already."""
         self._total = total
-        say(f"{total} trial{'s' * (total != 1)}, {done} of them finished before")
+        say(f"{counted(total, 'trial')}, {done} of them finished before")
 
     def finished(
         self, method: str, trial: "FrozenTrial", best: "FrozenTrial | None", *, done: int, seconds: float

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping
 
+from alignmamba.errors import counted
 from alignmamba.evaluation.seed_variance import FEWEST_GROUPS, at_least
 from alignmamba.evaluation.statistics import FEWEST_SEEDS, Standing, fold_inflation, refuse_outside
 
@@ -74,7 +75,7 @@ def reach_note(
     told = sorted(min(each.told_from, widest) for each in standings.values() if each.told_from)
     if not told:
         return ""
-    test = f"{name}: with {seeds} seed{'s' * (seeds > 1)} and {samples} test samples the test distinguishes"
+    test = f"{name}: with {counted(seeds, 'seed')} and {samples} test samples the test distinguishes"
     if told[0] >= widest:
         return f"{test} no method from the best, however far apart they are."
     least, most = (f"{value:.{digits}f}" for value in (told[0], told[-1]))
@@ -122,9 +123,7 @@ def folds_note(folds: int) -> str:
 
 def groups_note(groups: int, role: str = "test") -> str:
     """Sentences on what intervals and tests draw where the samples of a split come in groups."""
-    come = (
-        f"{role.capitalize()} samples come in {groups} group{'s' * (groups > 1)}, such as speakers or videos:"
-    )
+    come = f"{role.capitalize()} samples come in {counted(groups, 'group')}, such as speakers or videos:"
     if groups >= FEWEST_GROUPS:
         return f"{come} intervals and tests draw whole groups."
     return (

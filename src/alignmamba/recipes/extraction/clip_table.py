@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from alignmamba.contracts import ROLES, Role, Sample, TargetKind, Task
 from alignmamba.data.leading_target import LeadingConfig, several_labels
-from alignmamba.errors import ConfigError, DataError, shown
+from alignmamba.errors import ConfigError, DataError, counted, shown
 from alignmamba.formats.folds import split_roles
 from alignmamba.formats.leading_labels import led_in_file
 from alignmamba.formats.tables.array_description import is_file
@@ -306,7 +306,7 @@ def _refuse_missing(folder: Path, table: Path, paths: Sequence[Path], most: int)
     missing = [row for row, path in enumerate(paths) if not is_file(path)]
     if missing and len(missing) > most:
         name, others = os.path.relpath(paths[missing[0]], folder), len(missing) - 1
-        also = f", nor those of {others} other row{'s' * (others > 1)}" if others else ""
+        also = f", nor those of {counted(others, 'other row')}" if others else ""
         allowed = f"; expected at most {most} missing (--max-failed)" if most or others else ""
         raise DataError(
             f"{table}: row {missing[0] + 1}: found no media file {name!r} in {folder}{also}{allowed}"

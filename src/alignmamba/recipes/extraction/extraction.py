@@ -14,7 +14,7 @@ from alignmamba.contracts import Corpus, Role
 from alignmamba.data.archive import write_corpus
 from alignmamba.data.storage import prepare_destination
 from alignmamba.data.user_arrays import SplitArrays
-from alignmamba.errors import CheckpointError, ConfigError, DataError
+from alignmamba.errors import CheckpointError, ConfigError, DataError, counted
 from alignmamba.files import csv_text, read_json, replace_file
 from alignmamba.formats.plain_files import LazyRows
 from alignmamba.media.offered import OFFERS, Slot
@@ -81,19 +81,15 @@ class Extraction:
         lacking = {name: read - self.present.get(name, 0) for name in self.absent}
         return [
             *(
-                f"{clips_said(count)} without {name}{', the first' if count > 1 else ''}: {self.absent[name]}"
+                f"{counted(count, 'clip')} without {name}{', the first' if count > 1 else ''}:"
+                f" {self.absent[name]}"
                 for name, count in sorted(lacking.items())
             ),
             *(
-                f"{clips_said(count)}: {note}"
+                f"{counted(count, 'clip')}: {note}"
                 for note, count in sorted(self.notes.items(), key=lambda item: -item[1])
             ),
         ]
-
-
-def clips_said(count: int) -> str:
-    """Number of clips, in words."""
-    return f"{count} clip{'s' * (count != 1)}"
 
 
 def store_of(out: Path) -> Path:

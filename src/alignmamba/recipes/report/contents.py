@@ -7,7 +7,7 @@ from typing import Any, Final, Literal
 
 from alignmamba.checksums import read_listed
 from alignmamba.contracts import Predictions, Role, Task
-from alignmamba.errors import CheckpointError, DataError
+from alignmamba.errors import CheckpointError, DataError, counted
 from alignmamba.evaluation.metrics import RANGES, metric_names, part_named
 from alignmamba.evaluation.seed_variance import groups_by_id, scores_of
 from alignmamba.evaluation.statistics import interval
@@ -182,12 +182,12 @@ class _Room:
         """Sentences on what there was no room for."""
         cells, samples = self.cells_without_samples, self.samples_without_plan
         said = (
-            (cells, f"predictions of {cells} more cell", "cells/*/predictions_*.csv"),
-            (samples, f"transport plans of {samples} more sample", "cells/*/analysis/plans/plans.json"),
+            (cells, "predictions", "more cell", "cells/*/predictions_*.csv"),
+            (samples, "transport plans", "more sample", "cells/*/analysis/plans/plans.json"),
         )
         return tuple(
-            f"The {what}{'' if count == 1 else 's'} are dropped to keep this page small; they lie in {files}."
-            for count, what, files in said
+            f"The {what} of {counted(count, whose)} are dropped to keep this page small; they lie in {files}."
+            for count, what, whose, files in said
             if count
         )
 

@@ -5,7 +5,7 @@ from collections import Counter
 from typing import Final
 
 from alignmamba.contracts import Task
-from alignmamba.errors import listed
+from alignmamba.errors import counted, listed
 from alignmamba.evaluation.tables import Entry
 from alignmamba.recipes.experiments.cells import State
 from alignmamba.recipes.report.findings import RUN, RUNS, Found, Gathered
@@ -53,11 +53,6 @@ def interval_words(entry: Entry, digits: int) -> str:
         return ""
     shown = places(entry.mean, digits)
     return f"{fixed(entry.low, shown)} to {fixed(entry.high, shown)}"
-
-
-def counted(number: int, noun: str) -> str:
-    """A number of things."""
-    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 # What it is about

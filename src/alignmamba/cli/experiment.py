@@ -251,11 +251,14 @@ class Experiment(SettingVerb):
 
     def _show_tables(self, tables: Any) -> None:
         screen = console()
-        metrics = self.metrics if any(map(self._has_metric, tables)) else ()
-        if self.metrics and tables and not metrics:
-            say(f"note: no table of {self.name} shows {' or '.join(self.metrics)}; all are printed")
+        metrics = [name for name in self.metrics if any(_shows(table, name) for table in tables)]
+        absent = [name for name in self.metrics if name not in metrics]
+        if absent and tables:
+            rest = "" if metrics else "; all are printed"
+            say(f"note: no table of {self.name} shows {' or '.join(absent)}{rest}")
         for table in tables:
-            if metrics and table.name.startswith(_OF_ONE_METRIC) and not self._has_metric(table):
+            of_another = not any(_shows(table, name) for name in metrics)
+            if metrics and table.name.startswith(_OF_ONE_METRIC) and of_another:
                 continue
             chosen = table.of_columns(metrics)
             parts = blocks(chosen.shown(), screen.width)
@@ -269,11 +272,12 @@ class Experiment(SettingVerb):
                 console().print(note, soft_wrap=True)
             console().print()
 
-    def _has_metric(self, table: "ResultTable") -> bool:
-        """True where the table is of a metric that was asked for, or has a column of one."""
-        if table.name.startswith(_OF_ONE_METRIC):
-            return table.name.split("-")[1] in self.metrics
-        return not set(table.columns).isdisjoint(self.metrics)
+
+def _shows(table: "ResultTable", metric: str) -> bool:
+    """True where the table is of a metric, or has a column of it."""
+    if table.name.startswith(_OF_ONE_METRIC):
+        return table.name.split("-")[1] == metric
+    return metric in table.columns
 
 
 class GridLines:

@@ -1,7 +1,7 @@
 """Sentences below tables: how marks and intervals came about, and what a test can distinguish."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 from alignmamba.errors import counted
 from alignmamba.evaluation.seed_variance import FEWEST_GROUPS, at_least
@@ -121,12 +121,18 @@ def folds_note(folds: int) -> str:
     )
 
 
-def groups_note(groups: int, role: str = "test") -> str:
-    """Sentences on what intervals and tests draw where the samples of a split come in groups."""
-    come = f"{role.capitalize()} samples come in {counted(groups, 'group')}, such as speakers or videos:"
-    if groups >= FEWEST_GROUPS:
-        return f"{come} intervals and tests draw whole groups."
-    return (
-        f"{come} too few to draw whole ones. Intervals and tests draw single samples, so they hold for these"
-        " groups; for others they are too narrow."
-    )
+def groups_note(ids: Sequence[str], groups: Mapping[str, str], role: str = "test") -> Iterator[str]:
+    """Sentences on what intervals and tests draw where these samples of a split share groups, which
+    `groups_by_id` has; none where no two of them do.
+    """
+    number = len({groups.get(identity, identity) for identity in ids})
+    if number == len(ids):
+        return
+    come = f"{role.capitalize()} samples come in {counted(number, 'group')}, such as speakers or videos:"
+    if number >= FEWEST_GROUPS:
+        yield f"{come} intervals and tests draw whole groups."
+    else:
+        yield (
+            f"{come} too few to draw whole ones. Intervals and tests draw single samples, so they hold for"
+            " these groups; for others they are too narrow."
+        )

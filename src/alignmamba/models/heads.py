@@ -139,7 +139,7 @@ class TargetScaling(ExactBuffers):
         self.known = True
 
 
-class Thresholds(nn.Module):
+class Thresholds(ExactBuffers):
     """Probabilities from which classes of a target of several labels are called, stored with the model."""
 
     values: Tensor

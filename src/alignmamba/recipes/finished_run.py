@@ -266,9 +266,10 @@ def evaluate(
         "references": dict(corpus.references),
         "distance_covered": distance_covered(full, corpus.references),
     }
+    groups = [sample.group for sample in rows]
     tables = {
         beside(Path("predictions"), name).name: table
-        for name, table in prediction_tables(complete, corpus.task).items()
+        for name, table in prediction_tables(complete, corpus.task, groups=groups).items()
     }
     if drop:
         changed = score(corpus.task, loaded.predictions(rows, kept))

@@ -14,6 +14,7 @@ from alignmamba.evaluation.metrics import score
 from alignmamba.files import replace_file
 from alignmamba.recipes.configuration import RunConfig, refuse_pretraining
 from alignmamba.recipes.display import Shown
+from alignmamba.recipes.preparation import uncut
 from alignmamba.recipes.run_directory import (
     RunDirectory,
     beside,
@@ -23,7 +24,7 @@ from alignmamba.recipes.run_directory import (
     to_json,
     write_table,
 )
-from alignmamba.recipes.run_records import read_groups, scored_predictions
+from alignmamba.recipes.run_records import scored_predictions
 from alignmamba.recipes.training_run import ReadyRun, RunResult, plan, train
 
 FOLDS: Final = "folds.json"
@@ -116,9 +117,10 @@ def train_folds(
         else:
             runs.append(train(each, out=place, overwrite=overwrite, progress=progress))
     task = ready.corpus.task
-    tested = [run.directory / "predictions_test.csv" for run in runs]
-    said = together([scored_predictions(path, task) for path in tested])
-    groups = [group for path in tested for group in read_groups(path)]
+    said = together([scored_predictions(run.directory / "predictions_test.csv", task) for run in runs])
+    splits = uncut(ready.config, ready.corpus).splits.values()
+    group_of = {sample.id: sample.group for split in splits for sample in split}
+    groups = [group_of[identity] for identity in said.ids]
     result = FoldsResult(
         directory=ready.directory, runs=tuple(runs), metrics=score(task, said), samples=len(said.ids)
     )

@@ -133,6 +133,8 @@ class Samples:
     predictions: tuple[str, ...]
     classes: tuple[str, ...]
     """Empty for a regression."""
+    groups: tuple[str, ...]
+    """Empty where a sample has none."""
     withheld: Mapping[str, tuple[bool, ...]]
     """Mask of the samples without a modality, by modality; empty where nothing was withheld."""
     probabilities: NDArray[np.float64] | None = None
@@ -185,15 +187,10 @@ def read_predictions(path: Path, split: str, *, probabilities: bool) -> Samples:
         targets=targets if any(targets) else None,
         predictions=table["prediction"],
         classes=classes,
+        groups=_groups(table),
         withheld={},
         probabilities=_shares(path, table, classes) if probabilities and classes else None,
     )
-
-
-def read_groups(path: Path) -> tuple[str, ...]:
-    """Group of each sample of a table of predictions; empty where it has none."""
-    table = read_csv(path, "id")
-    return table.get(GROUP, ("",) * len(table["id"]))
 
 
 def _read_labels(
@@ -214,10 +211,16 @@ def _read_labels(
         targets=targets,
         predictions=_named(called, classes),
         classes=tuple(classes),
+        groups=_groups(table),
         withheld={},
         probabilities=_shares(path, table, classes) if probabilities else None,
         labels=(None if targets is None else there, called),
     )
+
+
+def _groups(table: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
+    """Group of each sample; runs of earlier versions name none."""
+    return tuple(table.get(GROUP, [""] * len(table["id"])))
 
 
 def _named(labels: NDArray[Any], classes: Sequence[str]) -> tuple[str, ...]:

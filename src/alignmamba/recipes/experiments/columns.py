@@ -386,11 +386,8 @@ def on_differences(columns: Sequence[Column], metric: str) -> Iterator[str]:
 def of_groups(grid: Grid) -> Iterator[str]:
     """Note on the groups of the samples whose target is known, if any are shared."""
     first = next((run for runs in grid.predictions_of.values() for run in runs.values()), None)
-    if first is not None and grid.plan.test_groups:
-        ids = known_part(grid.task, first).ids
-        groups = len({grid.plan.test_groups.get(identity, identity) for identity in ids})
-        if groups < len(ids):
-            yield groups_note(groups)
+    if first is not None:
+        yield from groups_note(known_part(grid.task, first).ids, grid.plan.test_groups)
 
 
 def _notes_on_marks(columns: Mapping[str, Column]) -> Iterator[str]:

@@ -8,7 +8,7 @@ from typing import Any, Final, Literal
 from alignmamba.checksums import read_listed
 from alignmamba.contracts import Predictions, Role, Task
 from alignmamba.errors import CheckpointError, DataError, counted
-from alignmamba.evaluation.metrics import RANGES, metric_names, part_named
+from alignmamba.evaluation.metrics import RANGES, known_part, metric_names, part_named
 from alignmamba.evaluation.seed_variance import groups_by_id, scores_of
 from alignmamba.evaluation.statistics import interval
 from alignmamba.evaluation.statistics_notes import groups_note
@@ -35,7 +35,6 @@ from alignmamba.recipes.run_records import (
     Samples,
     SavedModel,
     check_analyses,
-    read_groups,
     read_log,
     read_predictions,
     read_record,
@@ -249,7 +248,7 @@ def _by_split(
     columns = tuple(name for name in names if "(" not in name and name.rpartition(".")[0] == target)
     rows = tuple(sorted(summary.metrics))
     entries = tuple(
-        tuple(_run_entry(summary.metrics[role], name, said[role]) for name in columns) for role in rows
+        tuple(run_entry(summary.metrics[role], name, said[role]) for name in columns) for role in rows
     )
     spread = any(entry and entry.low is not None for row in entries for entry in row)
     return ResultTable(
@@ -259,7 +258,7 @@ def _by_split(
         rows=rows,
         columns=columns,
         entries=entries,
-        notes=(OVER_SAMPLES, *of_groups(said[role] for role in rows)) if spread else (),
+        notes=(OVER_SAMPLES, *of_groups([said[role] for role in rows], columns)) if spread else (),
     )
 
 
@@ -281,11 +280,17 @@ def _by_label(names: Sequence[str], summary: RunSummary) -> Iterator[ResultTable
         )
 
 
-def of_groups(said: Iterable[Scored | None]) -> Iterator[str]:
-    """Notes on what is drawn of the splits whose samples share groups; nothing of others."""
+def of_groups(said: Iterable[Scored | None], columns: Sequence[str]) -> tuple[str, ...]:
+    """Notes on what is drawn of splits whose samples share groups: those whose target, which the columns are
+    of, is known.
+    """
+    notes: list[str] = []
     for each in said:
-        if each is not None and each.groups:
-            yield groups_note(len(set(each.groups.values())), each.role)
+        parts = (part_named(each.task, each.predictions, name) for name in columns) if each else ()
+        part = next((part for part in parts if part is not None), None)
+        if each is not None and part is not None:
+            notes += groups_note(known_part(part[0], part[1]).ids, each.groups, each.role)
+    return tuple(dict.fromkeys(notes))
 
 
 def scored(directory: Path, role: Role, task: Task | None) -> Scored | None:
@@ -297,11 +302,11 @@ def scored(directory: Path, role: Role, task: Task | None) -> Scored | None:
     fits = samples.targets is not None and len(samples.ids) > 0 and samples.classes == task.classes
     if not fits:
         return None
-    groups = groups_by_id(samples.ids, read_groups(path))
+    groups = groups_by_id(samples.ids, samples.groups)
     return Scored(task=task, role=role, predictions=scored_predictions(path, task), groups=groups)
 
 
-def _run_entry(known: Mapping[str, float | None], name: str, said: Scored | None) -> Entry | None:
+def run_entry(known: Mapping[str, float | None], name: str, said: Scored | None) -> Entry | None:
     """A score with its interval over samples, which is left out where the metric is not defined."""
     if name not in known:
         return None

@@ -26,6 +26,7 @@ from alignmamba.recipes.report.contents import (
     Scored,
     gather,
     of_groups,
+    run_entry,
     scored,
 )
 from alignmamba.recipes.report.findings import RUNS, Agreement, Found, Gathered, SettingsTable
@@ -123,11 +124,17 @@ def _table_of(role: Role, runs: Mapping[str, Gathered]) -> ResultTable:
                 row = zip(table.columns, table.entries[table.rows.index(role)], strict=True)
                 entries[label] |= {name: entry for name, entry in row if entry is not None}
     columns = tuple(dict.fromkeys(name for row in entries.values() for name in row))
-    said = _same_samples(role, runs)
-    marks = _marks(said, columns) if said else {}
+    own = _said(role, runs)
+    said = _in_shared_groups(own)
+    for label, lent in said.items():
+        if lent is not own[label]:
+            values = {name: entry.mean for name, entry in entries[label].items()}
+            redrawn = {name: run_entry(values, name, lent) for name in values}
+            entries[label] = {name: entry for name, entry in redrawn.items() if entry is not None}
+    marks = _marks(said, columns) if _are_paired(runs, said) else {}
     for (label, name), mark in marks.items():
-        if name in entries[label]:
-            entries[label][name] = entries[label][name].model_copy(update={"mark": mark})
+        if (entry := entries[label].get(name)) is not None:
+            entries[label][name] = entry.model_copy(update={"mark": mark})
     return ResultTable(
         name=role,
         title=f"Scores on {role}",
@@ -135,20 +142,38 @@ def _table_of(role: Role, runs: Mapping[str, Gathered]) -> ResultTable:
         rows=tuple(runs),
         columns=columns,
         entries=tuple(tuple(row.get(name) for name in columns) for row in entries.values()),
-        notes=(OVER_SAMPLES, *of_groups([*said.values()][:1]), _TESTED if marks else _NOT_TESTED),
+        notes=(OVER_SAMPLES, *of_groups(said.values(), columns), _TESTED if marks else _NOT_TESTED),
     )
 
 
-def _same_samples(role: Role, runs: Mapping[str, Gathered]) -> dict[str, Scored]:
-    """Label to what each run said of a split; empty where the runs cannot be compared sample by sample."""
-    tasks = [run.experiment.task for run in runs.values()]
-    said = {label: scored(run.directory, role, tasks[0]) for label, run in runs.items()}
-    there = {label: each for label, each in said.items() if each is not None}
-    if len(there) < len(runs) or any(task != tasks[0] for task in tasks):
-        return {}
-    first = next(iter(there.values()))
-    same = all(each.predictions.ids == first.predictions.ids for each in there.values())
-    return there if same and len(first.predictions.ids) > 1 else {}
+def _said(role: Role, runs: Mapping[str, Gathered]) -> dict[str, Scored]:
+    """Label to what a run said of a split that can be scored."""
+    found = {label: scored(run.directory, role, run.experiment.task) for label, run in runs.items()}
+    return {label: each for label, each in found.items() if each is not None}
+
+
+def _in_shared_groups(said: Mapping[str, Scored]) -> dict[str, Scored]:
+    """The same, with groups that another run of the same samples knows for those that name none, as runs of
+    earlier versions.
+    """
+    known = {each.predictions.ids: each.groups for each in said.values() if each.groups}
+    return {
+        label: each
+        if each.groups or each.predictions.ids not in known
+        else replace(each, groups=known[each.predictions.ids])
+        for label, each in said.items()
+    }
+
+
+def _are_paired(runs: Mapping[str, Gathered], said: Mapping[str, Scored]) -> bool:
+    """True where all runs predicted the same samples of one task, which come in the same groups."""
+    if len(said) < len(runs):
+        return False
+    first = next(iter(said.values()))
+    return len(first.predictions.ids) > 1 and all(
+        (each.task, each.predictions.ids, each.groups) == (first.task, first.predictions.ids, first.groups)
+        for each in said.values()
+    )
 
 
 def _marks(said: Mapping[str, Scored], columns: Sequence[str]) -> dict[tuple[str, str], Mark]:

@@ -257,8 +257,8 @@ class Experiment(SettingVerb):
             rest = "" if metrics else "; all are printed"
             say(f"note: no table of {self.name} shows {' or '.join(absent)}{rest}")
         for table in tables:
-            of_another = not any(_shows(table, name) for name in metrics)
-            if metrics and table.name.startswith(_OF_ONE_METRIC) and of_another:
+            shows = any(_shows(table, name) for name in metrics)
+            if metrics and not shows and table.name.startswith(_OF_ONE_METRIC):
                 continue
             chosen = table.of_columns(metrics)
             parts = blocks(chosen.shown(), screen.width)

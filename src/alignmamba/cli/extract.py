@@ -300,7 +300,6 @@ def _facts(done: "Extraction") -> dict[str, Any]:
 
 
 def _show(done: "Extraction", out: Path) -> None:
-
     screen = console()
     read = done.clips - done.failed
     names = sorted({*done.present, *done.absent})

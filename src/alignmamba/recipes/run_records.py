@@ -148,6 +148,10 @@ class Samples:
         """Target and prediction of the samples that have a target."""
         return tuple(pair for pair in zip(self.targets or (), self.predictions, strict=False) if pair[0])
 
+    def fit(self, task: Task) -> bool:
+        """True where targets are known, of the classes of a task."""
+        return self.targets is not None and self.classes == task.classes
+
     def as_predictions(self, task: Task) -> Predictions:
         """The same for `alignmamba.evaluation`; needs targets, and of classes probabilities."""
         targets = self.targets or ()
@@ -246,13 +250,17 @@ def _numbers(path: Path, table: Mapping[str, Sequence[str]], columns: Sequence[s
 def scored_predictions(path: Path, task: Task) -> Predictions:
     """A table of predictions with the targets and classes of a task; a `CheckpointError` if it is another."""
     samples = read_predictions(path, "", probabilities=True)
-    if samples.targets is None or samples.classes != task.classes:
+    if not samples.fit(task):
         found = f"{'no ' * (samples.targets is None)}targets and {', '.join(samples.classes) or 'no classes'}"
         raise CheckpointError(
             f"{path}: expected a table of predictions with targets and"
             f" {', '.join(task.classes) or 'no classes'}, found {found[:200]}"
         )
-    said = samples.as_predictions(task)
+    return read_further(path, samples.as_predictions(task), task)
+
+
+def read_further(path: Path, said: Predictions, task: Task) -> Predictions:
+    """Predictions of samples and, from the same table, those of the further targets of a task."""
     if not task.further:
         return said
     table = read_csv(path)

@@ -35,11 +35,11 @@ from alignmamba.recipes.run_records import (
     Samples,
     SavedModel,
     check_analyses,
+    read_further,
     read_log,
     read_predictions,
     read_record,
     read_text,
-    scored_predictions,
 )
 from alignmamba.recipes.tuning.tuning_directory import RECORD as SEARCH
 from alignmamba.training.logs import LOG
@@ -248,7 +248,8 @@ def _by_split(
     columns = tuple(name for name in names if "(" not in name and name.rpartition(".")[0] == target)
     rows = tuple(sorted(summary.metrics))
     entries = tuple(
-        tuple(run_entry(summary.metrics[role], name, said[role]) for name in columns) for role in rows
+        tuple(run_entry(known[name], name, said[role]) if name in known else None for name in columns)
+        for role, known in sorted(summary.metrics.items())
     )
     spread = any(entry and entry.low is not None for row in entries for entry in row)
     return ResultTable(
@@ -285,10 +286,10 @@ def of_groups(said: Iterable[Scored | None], columns: Sequence[str]) -> tuple[st
     of, is known.
     """
     notes: list[str] = []
-    for each in said:
-        parts = (part_named(each.task, each.predictions, name) for name in columns) if each else ()
-        part = next((part for part in parts if part is not None), None)
-        if each is not None and part is not None:
+    for each in filter(None, said):
+        parts = (part_named(each.task, each.predictions, name) for name in columns)
+        part = next(filter(None, parts), None)
+        if part is not None:
             notes += groups_note(known_part(part[0], part[1]).ids, each.groups, each.role)
     return tuple(dict.fromkeys(notes))
 
@@ -299,18 +300,18 @@ def scored(directory: Path, role: Role, task: Task | None) -> Scored | None:
     if task is None or not path.is_file():
         return None
     samples = read_predictions(path, role, probabilities=True)
-    fits = samples.targets is not None and len(samples.ids) > 0 and samples.classes == task.classes
-    if not fits:
+    if not samples.ids or not samples.fit(task):
         return None
-    groups = groups_by_id(samples.ids, samples.groups)
-    return Scored(task=task, role=role, predictions=scored_predictions(path, task), groups=groups)
+    return Scored(
+        task=task,
+        role=role,
+        predictions=read_further(path, samples.as_predictions(task), task),
+        groups=groups_by_id(samples.ids, samples.groups),
+    )
 
 
-def run_entry(known: Mapping[str, float | None], name: str, said: Scored | None) -> Entry | None:
+def run_entry(value: float | None, name: str, said: Scored | None) -> Entry:
     """A score with its interval over samples, which is left out where the metric is not defined."""
-    if name not in known:
-        return None
-    value = known[name]
     entry = Entry(values=(value,), mean=value)
     part = None if value is None or said is None else part_named(said.task, said.predictions, name)
     if said is None or part is None or part[2] not in metric_names(part[0]):

@@ -128,9 +128,9 @@ def _table_of(role: Role, runs: Mapping[str, Gathered]) -> ResultTable:
     said = _in_shared_groups(own)
     for label, lent in said.items():
         if lent is not own[label]:
-            values = {name: entry.mean for name, entry in entries[label].items()}
-            redrawn = {name: run_entry(values, name, lent) for name in values}
-            entries[label] = {name: entry for name, entry in redrawn.items() if entry is not None}
+            entries[label] = {
+                name: run_entry(entry.mean, name, lent) for name, entry in entries[label].items()
+            }
     marks = _marks(said, columns) if _are_paired(runs, said) else {}
     for (label, name), mark in marks.items():
         if (entry := entries[label].get(name)) is not None:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from alignmamba.contracts import Output
 from alignmamba.methods.method import Method
+from alignmamba.methods.search_space import Real
 from alignmamba.models.encoded import Encoded, Head
 from alignmamba.models.sentence import SentenceConfig, SentenceFusion
 from alignmamba.nn.by_name import ModulesByName, WeightsByName
@@ -124,6 +125,7 @@ class CMBERT(SentenceFusion[CMBERTConfig]):
 
 MASKED_ATTENTION = Method(
     network=CMBERT,
+    search={"options.attention_dropout": Real(low=0.0, high=0.5)},
     settings={"loader": {"batch_size": 24}, "fit": {"warmup_fraction": 0.1, "regression_loss": "mse"}},
     source="Yang et al., ACM MM 2020, doi 10.1145/3394171.3413690",
     needs="two or more modalities, the first of which is read as text; published for text and audio",

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from alignmamba.contracts import Name, Output
 from alignmamba.methods.method import MMSA, Method
+from alignmamba.methods.search_space import Choice
 from alignmamba.models.encoded import Encoded, Fusion, FusionConfig
 from alignmamba.models.heads import Ordered
 from alignmamba.nn.by_name import ModulesByName, WeightsByName
@@ -118,6 +119,7 @@ class LMF(Fusion[LMFConfig]):
 
 LOW_RANK_FUSION = Method(
     network=LMF,
+    search={"options.rank": Choice((2, 3, 4, 8))},
     settings={"loader": {"batch_size": 64}, "fit": {**MMSA, "learning_rate": 1e-3, "weight_decay": 5e-3}},
     source="Liu et al., ACL 2018, arXiv 1806.00064",
     differs=(

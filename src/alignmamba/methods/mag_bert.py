@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from alignmamba.contracts import Output
 from alignmamba.methods.method import Method
+from alignmamba.methods.search_space import Real
 from alignmamba.models.encoded import Encoded, Head
 from alignmamba.models.sentence import SentenceConfig, SentenceFusion
 from alignmamba.nn.by_name import ModulesByName
@@ -111,6 +112,7 @@ class MAGBERT(SentenceFusion[MAGBERTConfig]):
 
 ADAPTATION_GATE = Method(
     network=MAGBERT,
+    search={"options.shift": Real(low=0.1, high=2.0)},
     settings={
         "loader": {"batch_size": 48},
         "fit": {"epochs": 40, "weight_decay": 0.01, "warmup_fraction": 0.1, "regression_loss": "mse"},

@@ -3,7 +3,7 @@
 import copy
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 import torch
 from pydantic import Field
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from alignmamba.contracts import Batch, Output, Task
 from alignmamba.methods.method import Method
+from alignmamba.methods.search_space import Real
 from alignmamba.models.encoded import Encoded, Fusion, FusionConfig, Head, presence
 from alignmamba.nn.by_name import ModulesByName
 from alignmamba.nn.encoders import EncoderConfig
@@ -197,8 +198,12 @@ class Imagination(Objective):
         return terms
 
 
+_WEIGHT: Final = Real(low=0.1, high=10.0, log=True)
+"""Values for a loss beside the task's; the published ones are above 1."""
+
 IMAGINATION_NETWORK = Method(
     network=MMIN,
+    search={"options.imagination": _WEIGHT, "options.cycle": _WEIGHT},
     objective=Imagination,
     settings={
         "loader": {"batch_size": 128},

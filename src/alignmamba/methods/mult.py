@@ -9,6 +9,7 @@ from torch import Tensor
 
 from alignmamba.contracts import Output
 from alignmamba.methods.method import Method
+from alignmamba.methods.search_space import Choice
 from alignmamba.models.crossmodal import CrossmodalFusion, CrossmodalFusionConfig
 from alignmamba.models.encoded import Encoded, Head
 from alignmamba.nn.crossmodal_transformer import Residual
@@ -70,6 +71,7 @@ class MulT(CrossmodalFusion[MulTConfig]):
 
 MULTIMODAL_TRANSFORMER = Method(
     network=MulT,
+    search={"options.kernel_size": Choice((1, 3, 5))},
     settings={
         "loader": {"batch_size": 128},
         "fit": {

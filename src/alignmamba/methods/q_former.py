@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from alignmamba.contracts import Output
 from alignmamba.methods.method import Method
+from alignmamba.methods.search_space import Choice
 from alignmamba.models.encoded import Encoded, Fusion, FusionConfig, Head
 from alignmamba.nn.alignment import Tokens
 from alignmamba.nn.attention import Attention, AttentionConfig, sinusoidal_positions
@@ -149,6 +150,7 @@ class QFormerBlock(nn.Module):
 
 QUERYING_TRANSFORMER = Method(
     network=QFormer,
+    search={"options.queries": Choice((4, 8, 16, 32))},
     source="BLIP-2: Li et al., ICML 2023, arXiv 2301.12597",
     needs="two modalities or more",
     differs=(

@@ -1,7 +1,7 @@
 """Search space of settings: what all methods share as data, and the kinds of ranges that it is made of."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 
@@ -16,6 +16,12 @@ class Real:
     def nearest(self, value: Any) -> float:
         """The number of the range that is nearest to a value."""
         return min(max(float(value), self.low), self.high)
+
+    def including(self, value: Any) -> "Real":
+        """The same numbers, from or up to this one; of a logarithm, if it is positive."""
+        if self.log and value <= 0:
+            return self
+        return replace(self, low=min(self.low, float(value)), high=max(self.high, float(value)))
 
     def __str__(self) -> str:
         return f"{self.low:g} to {self.high:g}{' (log)' if self.log else ''}"
@@ -33,6 +39,12 @@ class Whole:
         """The number of the range that is nearest to a value."""
         return min(range(self.low, self.high + 1, self.step), key=lambda each: abs(each - value))
 
+    def including(self, value: Any) -> "Whole":
+        """The same numbers, in the same steps from or up to this one."""
+        steps = (int(value) - self.low) // self.step
+        reached = self.low + steps * self.step
+        return replace(self, low=min(self.low, reached), high=max(self.high, reached))
+
     def __str__(self) -> str:
         return f"{self.low} to {self.high}{f' by {self.step}' if self.step > 1 else ''}"
 
@@ -46,6 +58,10 @@ class Choice:
     def nearest(self, value: Any) -> float:
         """The number that is nearest to a value."""
         return min(self.values, key=lambda each: abs(each - value))
+
+    def including(self, value: Any) -> "Choice":
+        """The same numbers and this one, in order."""
+        return Choice(tuple(sorted({*self.values, value})))
 
     def __str__(self) -> str:
         return ", ".join(f"{value:g}" for value in self.values)
@@ -71,7 +87,7 @@ Range = Real | Whole | Choice | Names
 SearchSpace = Mapping[str, Range]
 """Dotted key of a run to its values."""
 
-SHARED_SPACE: Final[SearchSpace] = {
+SHARED_SPACE: Final[Mapping[str, Real | Whole | Choice]] = {
     "fit.learning_rate": Real(low=1e-4, high=1e-2, log=True),
     "fit.weight_decay": Real(low=1e-4, high=0.3, log=True),
     "fit.epochs": Whole(low=10, high=40, step=10),
@@ -81,7 +97,7 @@ SHARED_SPACE: Final[SearchSpace] = {
     "options.dropout": Real(low=0.0, high=0.5),
     "options.modality_dropout": Choice((0.0, 0.3)),
 }
-"""Space of every method, as far as it has these settings."""
+"""Space of every method, as far as it has these settings; a default of a method beside them is one more."""
 
 BATCHES_OF_VIEWS: Final = Choice((16, 32, 64))
 """Batches of methods that correlate as many components as a smaller one has samples; in place of those that

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from alignmamba.contracts import Output, Task
 from alignmamba.methods.method import MMSA, Method
+from alignmamba.methods.search_space import Choice
 from alignmamba.models.encoded import Encoded, Head, presence
 from alignmamba.models.vectors import AnchorVectorConfig, VectorFusion
 from alignmamba.nn.by_name import ModulesByName
@@ -134,6 +135,7 @@ def _leaning(features: Tensor, positive: Tensor, negative: Tensor) -> Tensor:
 
 SELF_MM = Method(
     network=SelfMM,
+    search={"options.fused": Choice((32, 64, 128))},
     objective=SelfMMLabels,
     settings={
         "loader": {"batch_size": 16},

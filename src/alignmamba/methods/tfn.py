@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from alignmamba.contracts import Name, Output
 from alignmamba.methods.method import MMSA, Method
+from alignmamba.methods.search_space import Choice
 from alignmamba.models.encoded import Encoded, Fusion, FusionConfig, Head
 from alignmamba.nn.by_name import ModulesByName
 from alignmamba.nn.encoders import EncoderConfig
@@ -141,6 +142,7 @@ def outer_product(vectors: list[Tensor]) -> Tensor:
 
 TENSOR_FUSION = Method(
     network=TFN,
+    search={"options.post_hidden": Choice((32, 64, 128))},
     settings={"loader": {"batch_size": 32}, "fit": {**MMSA, "learning_rate": 1e-3, "weight_decay": 0.0}},
     source="Zadeh et al., EMNLP 2017, arXiv 1707.07250",
     differs="Feature mode. Means and last states without padding; the range of labels is that of the corpus. "

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from alignmamba.contracts import Output, Task
 from alignmamba.methods.method import MMSA, Method
+from alignmamba.methods.search_space import Real
 from alignmamba.models.encoded import Encoded, Fusion, FusionConfig, Head, presence
 from alignmamba.nn.alignment import Tokens
 from alignmamba.nn.by_name import ModulesByName
@@ -171,6 +172,7 @@ def _ratio(features: Tensor, positive: Tensor, negative: Tensor) -> Tensor:
 
 UNIMODAL_LABELS = Method(
     network=ULGM,
+    search={"options.encoder_rate": Real(low=0.1, high=1.0, log=True)},
     objective=ULGMLabels,
     settings={
         "loader": {"batch_size": 32},

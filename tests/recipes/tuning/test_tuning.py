@@ -24,7 +24,7 @@ from alignmamba.errors import CheckpointError, ConfigError, TrainingError
 from alignmamba.methods import METHODS
 from alignmamba.methods.search_space import SHARED_SPACE, Choice, Names, Real, Whole
 from alignmamba.recipes import preparation
-from alignmamba.recipes.configuration import RunConfig, check_config, with_settings
+from alignmamba.recipes.configuration import RunConfig, check_config, dotted, resolve, with_settings
 from alignmamba.recipes.experiments.experiment_kind import of_model
 from alignmamba.recipes.run_directory import to_json
 from alignmamba.recipes.training_run import train
@@ -32,7 +32,7 @@ from alignmamba.recipes.tuning import tuning_worker
 from alignmamba.recipes.tuning.studies import ATTEMPTS, counted, put_back_lost, studies_of
 from alignmamba.recipes.tuning.trial_run import PARTS, Pruning, drawn, run_trial
 from alignmamba.recipes.tuning.tuning_directory import TuningDirectory, checked_storage
-from alignmamba.recipes.tuning.tuning_plan import TuningOptions, TuningPlan, plan_tuning
+from alignmamba.recipes.tuning.tuning_plan import TuningOptions, TuningPlan, defaults_of, plan_tuning
 from alignmamba.recipes.tuning.tuning_results import outcomes
 from alignmamba.recipes.tuning.tuning_worker import work
 from small_run import write_small_corpus, write_timed_corpus
@@ -304,6 +304,24 @@ def test_the_first_trial_has_the_defaults_and_others_depend_on_the_seed_alone(
         assert trials[0] == expected | of_votes.get(name, {})
         assert len({trial["fit.learning_rate"] for trial in trials}) == 8
     assert first["late-fusion"][1] != first["single-stream-transformer"][1]
+
+
+def test_the_first_trial_of_a_small_corpus_has_the_defaults_themselves(corpus: Path, tmp_path: Path) -> None:
+    asked = TuningOptions(trials=1, methods=("all",), repeats=1)
+    plan = plan_tuning(asked, check_config({"data": str(corpus)}), out=tmp_path / "tuning")
+    first = plan.repeats[0]
+    for name, space in plan.spaces.items():
+        resolved = resolve(of_model(first.config, name), first.corpus)
+        known = dict(dotted(resolved.model_dump(mode="json")))
+        assert known["loader.batch_size"] == 4, "fewer than the shared space has"
+        # methods that correlate components need larger batches than the default
+        settings = set(space) - (
+            {"loader.batch_size"} if "loader.batch_size" in METHODS[name].search else set()
+        )
+        assert {key: defaults_of(name, plan)[key] for key in settings} == {
+            key: known[key] for key in settings
+        }
+        assert "4, 8, 16, 32, 64" in str(space["loader.batch_size"]) or "loader.batch_size" not in settings
 
 
 @pytest.mark.usefixtures("untrained")
@@ -611,7 +629,23 @@ def test_a_method_may_have_a_range_of_its_own_of_what_all_share(corpus: Path, tm
     asked = TuningOptions(trials=1, methods=("dcca", "late-fusion"))
     spaces = plan_tuning(asked, check_config({"data": str(corpus)}), out=tmp_path / "out").spaces
     found = {name: str(space["loader.batch_size"]) for name, space in spaces.items()}
-    assert found == {"dcca": "16, 32, 64", "late-fusion": "8, 16, 32, 64"}
+    assert found == {"dcca": "16, 32, 64", "late-fusion": "4, 8, 16, 32, 64"}
+
+
+def test_ranges_can_be_made_to_include_a_value() -> None:
+    assert [str(Choice((8, 16)).including(value)) for value in (4, 8)] == ["4, 8, 16", "8, 16"]
+    assert [str(Whole(low=1, high=4).including(value)) for value in (0, 2, 5)] == [
+        "0 to 4",
+        "1 to 4",
+        "1 to 5",
+    ]
+    assert str(Whole(low=10, high=40, step=10).including(60)) == "10 to 60 by 10"
+    assert [str(Real(low=0.1, high=1).including(value)) for value in (0, 0.5, 2)] == [
+        "0 to 1",
+        "0.1 to 1",
+        "0.1 to 2",
+    ]
+    assert str(Real(low=0.1, high=1, log=True).including(0)) == "0.1 to 1 (log)"
 
 
 def test_every_declared_setting_belongs_to_its_method() -> None:

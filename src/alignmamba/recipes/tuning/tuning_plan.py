@@ -216,7 +216,9 @@ def space_of(name: str, base: RunConfig, corpus: Corpus, held: Mapping[str, obje
     timeless = config.options.get("timeless", ())
     if unit in method.search and not clocks_of(corpus, timeless=timeless).samples:
         fixed.add(unit)  # without two clocks both units are one
-    declared: SearchSpace = {**SHARED_SPACE, **method.search}
+    # The first trial has the defaults, and a few lie outside, such as the small batches of a small corpus.
+    shared = {key: values.including(known[key]) for key, values in SHARED_SPACE.items() if key in known}
+    declared: SearchSpace = {**shared, **method.search}
     if corpus.recipe and unit in declared:
         declared = {**declared, unit: Names(("relative", "spans"))}
     space = {

@@ -248,7 +248,8 @@ def test_the_first_default_has_the_digest_that_it_had_by_that_name(drawn: tuple[
     again = resolve(config(drawn[0], model="alignmamba", preset="0.1"), corpus)
     options = deepcopy(again.options)
     del options["contrast"], options["pool_by"], options["timeless"], options["encoder"]["centring"]
-    then = again.model_copy(update={"preset": "default", "options": options})
+    fit = again.fit.model_copy(update={"ties": None})
+    then = again.model_copy(update={"preset": "default", "options": options, "fit": fit})
     assert again.digest(corpus) == then.digest(corpus)
     assert resolve(config(drawn[0], model="alignmamba"), corpus).digest(corpus) != then.digest(corpus)
 
@@ -269,6 +270,23 @@ def test_a_run_has_the_batch_size_of_its_train_split(drawn: tuple[Path, Path]) -
     assert size(loader={"batch_size": 7}) == 7
 
 
+def test_the_first_default_keeps_the_first_of_equal_epochs(drawn: tuple[Path, Path]) -> None:
+    corpus = load_corpus(drawn[0])
+
+    def ties(**settings: Any) -> str | None:
+        return resolve(config(drawn[0], model="alignmamba", **settings), corpus).fit.ties
+
+    assert (ties(), ties(preset="0.1"), ties(preset="paper")) == (None, "first", None)
+    assert ties(preset="0.1", fit={"ties": "loss"}) == "loss"
+    by_loss, first = (
+        resolve(config(drawn[0], model="alignmamba", preset="0.1", fit={"ties": rule}), corpus).digest(corpus)
+        for rule in ("loss", "first")
+    )
+    assert (
+        by_loss != first == resolve(config(drawn[0], model="alignmamba", preset="0.1"), corpus).digest(corpus)
+    )
+
+
 def test_a_preset_may_be_a_number_in_a_file(tmp_path: Path) -> None:
     (tmp_path / "run.yaml").write_text("preset: 0.1\n")
     assert read_config(tmp_path / "run.yaml").preset == "0.1"
@@ -282,7 +300,8 @@ def test_a_record_means_what_its_version_knew(drawn: tuple[Path, Path], tmp_path
     first = resolve(config(drawn[0], model="alignmamba", preset="0.1"), corpus)
     options = deepcopy(first.options)
     del options["contrast"], options["pool_by"], options["timeless"], options["encoder"]["centring"]
-    record = first.model_copy(update={"preset": "default", "options": options})
+    fit = first.fit.model_copy(update={"ties": None})
+    record = first.model_copy(update={"preset": "default", "options": options, "fit": fit})
     place = RunDirectory.create(tmp_path / "run", config=record, identity={}, environment={})
     assert resolve(place.config(), corpus).options == first.options
     assert resolve(place.config(), corpus).digest(corpus) == first.digest(corpus)

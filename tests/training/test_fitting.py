@@ -201,6 +201,9 @@ def test_of_equal_scores_the_lower_loss_counts() -> None:
     losses = [record["valid/loss/total"] for record in result.history]
     assert losses[0] > min(losses)
     assert result.best_epoch == losses.index(min(losses)) + 1
+    fit = FitConfig(epochs=6, learning_rate=0.05, patience=2, ties="first")
+    result, _ = run(fit, score=lambda _: {"mae": 2.0})
+    assert (result.best_epoch, len(result.history)) == (1, 3)
 
 
 def test_patience_0_never_stops() -> None:

@@ -201,6 +201,8 @@ class RunConfig(Config):
             del settings["subset"]
         if self.preset == PRESET_OF_0_1:
             settings["preset"] = "default"  # its name in 0.1
+            if self.fit.ties == "first":
+                del settings["fit"]["ties"]
         for encoder in _encoders(settings["options"]):
             if encoder.get("sha256"):
                 del encoder["path"]  # the checksum says what lay there
@@ -274,8 +276,8 @@ def resolve(config: RunConfig, corpus: Corpus) -> RunConfig:
     options = pinned.model_dump(mode="json", exclude=set(_FROM_CORPUS))
     data = config.data if config.data == SYNTHETIC else str(Path(config.data).resolve())
     samples = len(corpus.split("train"))
-    loader = with_batch_size(config, min(samples, config.subset.size or samples)).loader
-    return config.model_copy(update={"options": options, "data": data, "loader": loader})
+    config = with_habits(config, min(samples, config.subset.size or samples))
+    return config.model_copy(update={"options": options, "data": data})
 
 
 def with_clock(config: RunConfig, corpus: Corpus) -> RunConfig:
@@ -296,14 +298,17 @@ def with_clock(config: RunConfig, corpus: Corpus) -> RunConfig:
     return config.model_copy(update={"options": options})
 
 
-def with_batch_size(config: RunConfig, samples: int) -> RunConfig:
-    """The same run with a batch size; where it has none, that for a train split of so many samples, which
-    version 0.1 did not ask.
+def with_habits(config: RunConfig, samples: int) -> RunConfig:
+    """The same run with a batch size; where it has none, that for a train split of so many samples. Version
+    0.1 did not ask how many, and kept the first of epochs with equal scores: so does its preset.
     """
-    if config.loader.batch_size is not None:
-        return config
-    size = LARGEST_BATCH if config.preset == PRESET_OF_0_1 else batch_size_for(samples)
-    return config.model_copy(update={"loader": config.loader.model_copy(update={"batch_size": size})})
+    former, fit, loader = config.preset == PRESET_OF_0_1, config.fit, config.loader
+    if loader.batch_size is None:
+        size = LARGEST_BATCH if former else batch_size_for(samples)
+        loader = loader.model_copy(update={"batch_size": size})
+    if former and fit.ties is None:
+        fit = fit.model_copy(update={"ties": "first"})
+    return config.model_copy(update={"fit": fit, "loader": loader})
 
 
 def read_config(

@@ -26,6 +26,7 @@ class FitConfig(Config):
         "thresholds": "half",
         "rates": None,
         "task_weight": 1.0,
+        "ties": None,
     }
     """Counterpart of `NetworkConfig.SILENT` for training."""
 
@@ -48,8 +49,10 @@ class FitConfig(Config):
     never stops early."""
     select: str = "auto"
     """Metric on the valid split that picks the best epoch; auto: accuracy of one class, auroc of several
-    labels, mae of a regression, and the loss where `task_weight` is 0; loss: the total loss. Of equal scores
-    the one with the lower total loss counts."""
+    labels, mae of a regression, and the loss where `task_weight` is 0; loss: the total loss."""
+    ties: Literal["loss", "first"] | None = None
+    """Epoch of several with equal scores that counts: loss, the one with the lowest total loss on the valid
+    split, or first. Empty takes loss, with preset 0.1 first."""
     task_weight: _Weight = 1.0
     """Weight of the loss of the target that the corpus is about; 0 learns from further targets alone."""
     ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.0

@@ -385,7 +385,8 @@ def _judge(run: Run, state: State) -> bool:
     value, loss = record[column(run.metric)], record.get(column(VALIDATION_LOSS), math.nan)
     best = improves(value, state.best_score, higher_is_better=run.higher_is_better.get(run.metric, False))
     # Shares of few samples are often equal, and the first of such epochs is seldom the best.
-    best |= value == state.best_score and improves(loss, state.best_loss, higher_is_better=False)
+    equal = run.config.ties != "first" and value == state.best_score
+    best |= equal and improves(loss, state.best_loss, higher_is_better=False)
     if best:
         state.best_epoch, state.best_score, state.best_loss = state.epoch + 1, value, loss
         _keep_best(run, state)

@@ -167,10 +167,12 @@ def test_a_preset_that_is_not_there_is_refused_for_rivals_too(corpus: Corpus) ->
         cells(corpus, base, name="comparison", models=("late-fusion",))
 
 
-@pytest.mark.parametrize(("preset", "size"), [("default", 4), ("0.1", 32)])
-def test_all_of_a_comparison_have_one_batch_size(corpus: Corpus, preset: str, size: int) -> None:
+@pytest.mark.parametrize(("preset", "size", "ties"), [("default", 4, None), ("0.1", 32, "first")])
+def test_all_of_a_comparison_have_the_habits_of_its_preset(
+    corpus: Corpus, preset: str, size: int, ties: str | None
+) -> None:
     found = cells(corpus, check_config({"preset": preset}), name="comparison")
-    assert {each.config.loader.batch_size for each in found} == {size}
+    assert {(each.config.loader.batch_size, each.config.fit.ties) for each in found} == {(size, ties)}
 
 
 def test_rivals_share_the_encoders_of_the_default(corpus: Corpus) -> None:

@@ -14,7 +14,7 @@ from alignmamba.evaluation.tables import ResultTable
 from alignmamba.methods import METHODS, SETS
 from alignmamba.models.network import Network, merged
 from alignmamba.recipes.bench.bench_files import Files
-from alignmamba.recipes.configuration import PRESET_OF_0_1, RunConfig, with_batch_size
+from alignmamba.recipes.configuration import PRESET_OF_0_1, RunConfig, with_habits
 from alignmamba.recipes.experiments.cells import Analysis, Cell, ExperimentRecord, cell
 from alignmamba.recipes.experiments.grid import Grid
 from alignmamba.recipes.finished_run import LoadedRun
@@ -154,7 +154,7 @@ def _other(base: RunConfig, name: str) -> RunConfig:
     given = METHODS[base.model].network.config_class.laid(base.preset, base.options)
     options = {key: value for key, value in given.items() if key in known}
     if base.preset == PRESET_OF_0_1:
-        base = with_batch_size(base, samples=0)
+        base = with_habits(base, samples=0)
     return base.model_copy(update={"model": name, "preset": "default", "options": options})
 
 

@@ -392,6 +392,8 @@ def test_the_contrast_teaches_encoders_and_spares_predictions() -> None:
     assert bool((out.losses["contrast"][~alone] > 0).all())
     half = model(contrast={"weight": 1.0})(batch()).losses["contrast"]
     torch.testing.assert_close(out.losses["contrast"], 2 * half, **MODEL)
+    among_all = model(contrast={"weight": 2.0, "among": "batch"})(batch()).losses["contrast"]
+    assert bool((among_all[~alone] > out.losses["contrast"][~alone]).all())
     out.losses["contrast"].sum().backward()
     for name in ("text", "audio", "video"):
         assert any(p.grad is not None and bool(p.grad.any()) for p in built.encoders[name].parameters())

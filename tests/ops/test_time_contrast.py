@@ -2,7 +2,7 @@
 
 import math
 from importlib import import_module
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -32,9 +32,10 @@ def given() -> dict[str, Any]:
     }
 
 
-def by_loop(reach: int, temperature: float, **arguments: Tensor) -> Tensor:
+def by_loop(reach: int, temperature: float, among: str = "sample", **arguments: Tensor) -> Tensor:
     """The definition, one token at a time."""
     losses = []
+    every = {name: arguments[name][arguments[f"{name}_mask"]] for name in ("source", "anchor")}
     for row in range(len(arguments["source"])):
         sides = [
             (arguments[name][row][mask], arguments[f"{name}_times"][row][mask])
@@ -43,35 +44,43 @@ def by_loop(reach: int, temperature: float, **arguments: Tensor) -> Tensor:
         ]
         total = sum(side[0].sum() * 0 for side in sides)
         if all(len(x) for x, _ in sides):
-            for (x, when), (y, then) in (sides, sides[::-1]):
+            for (x, when), (y, then), others in zip(
+                sides, sides[::-1], (every["anchor"], every["source"]), strict=True
+            ):
                 similarity = F.normalize(x, dim=1) @ F.normalize(y, dim=1).T / temperature
+                to_all = F.normalize(x, dim=1) @ F.normalize(others, dim=1).T / temperature
+                repelling = similarity if among == "sample" else to_all
                 for i in range(len(x)):
                     nearest = int((then - when[i]).abs().argmin())
                     partners = similarity[i, max(0, nearest - reach) : nearest + reach + 1]
-                    total = total + (similarity[i].logsumexp(0) - partners.mean()) / len(x)
+                    total = total + (repelling[i].logsumexp(0) - partners.mean()) / len(x)
         losses.append(total)
     return torch.stack([torch.as_tensor(each) for each in losses])
 
 
 @pytest.mark.parametrize("reach", [0, 1, 3])
 @pytest.mark.parametrize("entries", [1, 40, 2**21])
-def test_equals_its_definition(monkeypatch: pytest.MonkeyPatch, reach: int, entries: int) -> None:
+@pytest.mark.parametrize("among", ["sample", "batch"])
+def test_equals_its_definition(
+    monkeypatch: pytest.MonkeyPatch, reach: int, entries: int, among: Literal["sample", "batch"]
+) -> None:
     monkeypatch.setattr(module, "_TILE_ENTRIES", entries)
     arguments = given()
     sides = [arguments[name].requires_grad_() for name in ("source", "anchor")]
-    found = time_contrast(**arguments, reach=reach, temperature=0.2)
-    expected = by_loop(reach, 0.2, **arguments)
+    found = time_contrast(**arguments, reach=reach, temperature=0.2, among=among)
+    expected = by_loop(reach, 0.2, among, **arguments)
     assert_close(found, expected, **FLOAT64)
     assert_close(
         torch.autograd.grad(found.sum(), sides), torch.autograd.grad(expected.sum(), sides), **FLOAT64
     )
 
 
-def test_gradcheck() -> None:
+@pytest.mark.parametrize("among", ["sample", "batch"])
+def test_gradcheck(among: Literal["sample", "batch"]) -> None:
     arguments = given()
     rest = {name: value for name, value in arguments.items() if name not in ("source", "anchor")}
     assert torch.autograd.gradcheck(
-        lambda source, anchor: time_contrast(source, anchor, **rest, temperature=0.5),
+        lambda source, anchor: time_contrast(source, anchor, **rest, temperature=0.5, among=among),
         (arguments["source"].requires_grad_(), arguments["anchor"].requires_grad_()),
         **GRADCHECK,
     )
@@ -87,10 +96,14 @@ def test_closed_forms() -> None:
     assert_close(matched, torch.tensor([2 * math.log1p(4 * math.exp(-10))]), **FLOAT32)
     swapped = time_contrast(apart, apart.flip(1), **masks, reach=0, temperature=0.1)
     assert swapped.item() > 10
+    four = {name: mask.expand(4, 5) for name, mask in masks.items()}
+    of_the_batch = time_contrast(torch.ones(4, 5, 5), torch.ones(4, 5, 5), **four, among="batch")
+    assert_close(of_the_batch, torch.full((4,), 2 * math.log(20)), **FLOAT32)
 
 
-def test_padding_and_its_content_change_nothing() -> None:
-    arguments = given()
+@pytest.mark.parametrize("among", ["sample", "batch"])
+def test_padding_and_its_content_change_nothing(among: Literal["sample", "batch"]) -> None:
+    arguments = given() | {"among": among}
     plain = time_contrast(**arguments)
     for name, longer in (("source", 13), ("anchor", 11)):
         x, mask, times = (arguments[each] for each in (name, f"{name}_mask", f"{name}_times"))
@@ -168,6 +181,13 @@ def test_both_directions_share_their_similarities() -> None:
     assert products.number == 3
 
 
+def test_company_matters_among_the_batch_alone() -> None:
+    arguments = given()
+    two = {name: each[:2] for name, each in arguments.items()}
+    assert_close(time_contrast(**two), time_contrast(**arguments)[:2], **FLOAT64)
+    assert bool((time_contrast(**two, among="batch") < time_contrast(**arguments, among="batch")[:2]).all())
+
+
 def test_a_token_of_zeros_has_no_direction_and_no_gradient() -> None:
     arguments = given()
     arguments["source"][0, 2] = 0
@@ -204,6 +224,7 @@ def test_descent_finds_the_right_time() -> None:
     [
         ({"reach": -1}, ConfigError, "reach: expected at least 0, found -1"),
         ({"temperature": 0.0}, ConfigError, "temperature: expected a positive number, found 0.0"),
+        ({"among": "clip"}, ConfigError, r"among: expected one of \['sample', 'batch'\], found 'clip'"),
         ({"temperature": math.inf}, ConfigError, "temperature: expected a positive number, found inf"),
         ({"source_times": None}, ConfigError, "source_times and anchor_times: give both or neither"),
         ({"source_times": rising(3, 9).flip(1)}, ShapeError, "source_times: expected times that do not decr"),

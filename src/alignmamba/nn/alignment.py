@@ -110,6 +110,9 @@ class ContrastConfig(Config):
     """Number of neighbours of the token nearest in time that count as its partners too, on either side."""
     temperature: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 0.07
     """Divisor of cosines; the smaller, the more the likest wrong token counts."""
+    among: Literal["sample", "batch"] = "sample"
+    """Tokens that repel where times say what belongs together: those of the ``sample``, at other times, or
+    those of all samples of the ``batch``. By order alone they are always those of the batch."""
     untimed: Literal["relative", "order"] = "relative"
     """Partners in a sample where a side has no times. ``relative``: by position from 0 to 1; ``order``: by
     the best way through both in their order, which the model finds for itself while it learns. Every token
@@ -446,6 +449,7 @@ class Contrast(nn.Module):
                 anchor.mask,
                 reach=self.config.reach,
                 temperature=self.config.temperature,
+                among=self.config.among,
                 source_times=times[0],
                 anchor_times=times[1],
             )

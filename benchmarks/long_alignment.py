@@ -1,4 +1,4 @@
-"""Peak memory and time of each way to bring two long sequences together: memory is linear in both lengths.
+"""Peak memory and time of each way to bring two long sequences together, by their length.
 
 Each operator and length has fresh processes: one reads the peak of its resident memory above the start of one
 call, with gradients where the operator has any, and the time of the processor; the other lets the profiler
@@ -41,11 +41,20 @@ def learnt(value: Callable[[Sides], Tensor]) -> Callable[[Sides], object]:
     return run
 
 
+def backwards(x: Tensor) -> Tensor:
+    """(batch, time), an anchor token for each of as many source tokens: the last for the first."""
+    return torch.arange(x.shape[1]).flip(0).expand(len(x), -1)
+
+
 OPERATORS: dict[str, Callable[[Sides], object]] = {
     "match_tokens": lambda sides: ops.match_tokens(*sides),
     "match_tokens, window": lambda sides: ops.match_tokens(*sides, window=WINDOW),
     "match_in_order": lambda sides: ops.match_in_order(*sides),
+    "transport": learnt(
+        lambda sides: ops.transport(sides[0], backwards(sides[0]), sides[2], len(sides[1][0]))
+    ),
     "resample": learnt(lambda sides: ops.resample(sides[0], sides[2], sides[3])),
+    "mmd": learnt(lambda sides: ops.mmd(*sides, bandwidth="median")),
     "mmd, 64 landmarks": learnt(lambda sides: ops.mmd(*sides, bandwidth="median", landmarks=64)),
     "time_contrast": learnt(lambda sides: ops.time_contrast(*sides)),
     "order_contrast": learnt(lambda sides: ops.order_contrast(*sides, sides[1][0, 0].detach())),

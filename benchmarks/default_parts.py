@@ -29,6 +29,7 @@ VARIANTS: Final[dict[str, dict[str, Any]]] = {
     "convolutions of width 5": {"options.encoder.kernel_size": 5},
     "batches of 32": {"loader.batch_size": 32},
     "by position in place of matching": {"options.local.method": "proportional"},
+    "first of equal epochs": {"fit.ties": "first"},
     "mean of weights, ema_decay 0.98": {"fit.ema_decay": 0.98},
     "all epochs, patience 0": {"fit.patience": 0},
 }
@@ -44,14 +45,16 @@ class Silent:
         """Ignore that a trial ended."""
 
 
-def score(name: str, given: argparse.Namespace) -> float | None:
-    """Mean score of a variant over the parts, once nobody is at work on it."""
+def score(name: str, given: argparse.Namespace) -> str:
+    """Mean score of a variant over the parts, or why there is none."""
     place = given.out / "".join(letter if letter.isalnum() else "-" for letter in name)
     changed = {"data": str(given.data), "options.modality_weights": "equal", **VARIANTS[name]}
     base = read_config(assignments=given.set, overrides=changed)
     asked = TuningOptions(trials=1, methods=("alignmamba",), folds=given.folds)
-    work(plan_tuning(asked, base, out=place), progress=Silent())
-    return outcomes(TuningDirectory(place))[0].score
+    if work(plan_tuning(asked, base, out=place), progress=Silent()):
+        return "at work"
+    found = outcomes(TuningDirectory(place))[0].score
+    return "no score" if found is None else f"{found:.3f}"
 
 
 if __name__ == "__main__":
@@ -63,5 +66,4 @@ if __name__ == "__main__":
     parser.add_argument("--only", nargs="+", choices=VARIANTS, default=list(VARIANTS), metavar="NAME")
     given = parser.parse_args()
     for name in given.only:
-        found = score(name, given)
-        print(f"| {name} | {'at work' if found is None else f'{found:.3f}'} |", flush=True)
+        print(f"| {name} | {score(name, given)} |", flush=True)

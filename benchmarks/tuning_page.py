@@ -9,7 +9,7 @@ from typing import Final
 import written_table
 from alignmamba.methods import METHODS, REFERENCES
 from alignmamba.methods.search_space import SHARED_SPACE
-from alignmamba.recipes.configuration import RunConfig
+from alignmamba.recipes.configuration import RunConfig, settings_of
 
 PAGE: Final = written_table.DOCS / "tuning.md"
 BEGIN: Final = "<!-- the table is written by benchmarks/tuning_page.py -->"
@@ -23,6 +23,14 @@ def table() -> str:
     for key, values in SHARED_SPACE.items():
         lacking = [f"`{name}`" for name in tuned if key not in keys[name] or key in METHODS[name].search]
         rows.append((key, values, f"all but {', '.join(lacking)}" if lacking else "all"))
+        wider: dict[str, list[str]] = {}
+        # a search leaves published rates and epochs aside
+        having = [name for name in tuned if f"`{name}`" not in lacking and key.startswith("options.")]
+        for name in having:
+            (default,) = (each.default for each in settings_of(name) if each.key == key)
+            if default != "null" and (own := values.including(float(default))) != values:
+                wider.setdefault(str(own), []).append(f"`{name}`")
+        rows += [(key, own, ", ".join(sorted(names))) for own, names in sorted(wider.items())]
     owners: dict[tuple[str, str], list[str]] = {}
     for name, method in METHODS.items():
         for key, values in method.search.items():

@@ -181,6 +181,12 @@ def test_both_directions_share_their_similarities() -> None:
     assert products.number == 3
 
 
+@pytest.mark.parametrize("among", ["sample", "batch"])
+def test_an_empty_batch_has_no_loss(among: Literal["sample", "batch"]) -> None:
+    arguments = {name: each[:0] for name, each in given().items()}
+    assert time_contrast(**arguments, among=among).shape == (0,)
+
+
 def test_company_matters_among_the_batch_alone() -> None:
     arguments = given()
     two = {name: each[:2] for name, each in arguments.items()}

@@ -224,6 +224,13 @@ def test_a_later_option_that_changes_nothing_leaves_the_digest(drawn: tuple[Path
         update={"options": complete.options | {"contrast": complete.options["contrast"] | {"weight": 1.0}}}
     )
     assert learned.digest(corpus) != complete.digest(corpus)
+    later = {name: value for name, value in learned.options["contrast"].items() if name != "among"}
+    then = learned.model_copy(update={"options": learned.options | {"contrast": later}})
+    assert learned.options["contrast"]["among"] == "sample"
+    assert learned.digest(corpus) == then.digest(corpus)
+    batch = learned.options["contrast"] | {"among": "batch"}
+    other = learned.model_copy(update={"options": learned.options | {"contrast": batch}})
+    assert other.digest(corpus) != learned.digest(corpus)
 
 
 def test_ways_to_align_that_came_later_leave_the_digest_where_they_are_not_used(

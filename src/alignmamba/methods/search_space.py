@@ -40,8 +40,8 @@ class Whole:
         return min(range(self.low, self.high + 1, self.step), key=lambda each: abs(each - value))
 
     def including(self, value: Any) -> "Whole":
-        """The same numbers, in the same steps from or up to this one."""
-        steps = (int(value) - self.low) // self.step
+        """The same numbers and further steps as far as this one, which they may miss but never pass."""
+        steps = int((value - self.low) / self.step)  # towards the range, from below as from above
         reached = self.low + steps * self.step
         return replace(self, low=min(self.low, reached), high=max(self.high, reached))
 

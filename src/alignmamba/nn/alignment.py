@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from itertools import combinations
-from typing import Annotated, Final, Literal, Self
+from typing import Annotated, Any, ClassVar, Final, Literal, Self
 
 import torch
 import torch.nn.functional as F
@@ -104,6 +104,9 @@ class GlobalAlignmentConfig(Config):
 class ContrastConfig(Config):
     """The loss that teaches the encoders which tokens belong together; not in the paper."""
 
+    SILENT: ClassVar[Mapping[str, Any]] = {"among": "sample"}
+    """Counterpart of `NetworkConfig.SILENT` for the contrast."""
+
     weight: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
     """Weight beside the task's loss; 0 switches the loss off."""
     reach: Annotated[int, Field(ge=0)] = 1
@@ -112,7 +115,8 @@ class ContrastConfig(Config):
     """Divisor of cosines; the smaller, the more the likest wrong token counts."""
     among: Literal["sample", "batch"] = "sample"
     """Tokens that repel where times say what belongs together: those of the ``sample``, at other times, or
-    those of all samples of the ``batch``. By order alone they are always those of the batch."""
+    those of all samples of the ``batch``, as far as one process has it. By order alone they are always those
+    of the batch."""
     untimed: Literal["relative", "order"] = "relative"
     """Partners in a sample where a side has no times. ``relative``: by position from 0 to 1; ``order``: by
     the best way through both in their order, which the model finds for itself while it learns. Every token

@@ -73,7 +73,7 @@ def time_contrast(
         raise ConfigError(f"among: expected one of {list(get_args(Among))}, found {among!r}")
     times = checked_times(source_times, anchor_times, source_mask, anchor_mask, both_in_order=True)
     working = torch.promote_types(source.dtype, torch.float32)
-    if source.shape[1] == 0 or anchor.shape[1] == 0:
+    if 0 in (*source.shape[:2], anchor.shape[1]):
         return source.new_zeros(len(source), dtype=working)
     with without_autocast(source.device):
         # Cosines and costs differ in sign and by a constant, which a loss of differences does not see.

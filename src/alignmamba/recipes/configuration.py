@@ -26,6 +26,7 @@ from alignmamba.files import read_bounded
 from alignmamba.methods import FORMER, METHODS
 from alignmamba.methods.hidden_tokens import PretrainConfig
 from alignmamba.models.network import NetworkConfig, merged
+from alignmamba.nn.alignment import ContrastConfig
 from alignmamba.nn.encoders import EncoderConfig
 from alignmamba.training.fit_config import FitConfig
 from alignmamba.training.selection import VALIDATION_LOSS
@@ -207,6 +208,9 @@ class RunConfig(Config):
             if encoder.get("sha256"):
                 del encoder["path"]  # the checksum says what lay there
             _drop_silent(encoder, EncoderConfig.SILENT)
+        contrast = settings["options"].get("contrast")
+        if isinstance(contrast, dict):  # of some methods it is a weight
+            _drop_silent(contrast, ContrastConfig.SILENT)
         _drop_silent(settings["options"], METHODS[self.model].network.config_class.SILENT)
         return hashlib.sha256(
             json.dumps(settings, sort_keys=True, separators=(",", ":")).encode()

@@ -639,7 +639,15 @@ def test_ranges_can_be_made_to_include_a_value() -> None:
         "1 to 4",
         "1 to 5",
     ]
-    assert str(Whole(low=10, high=40, step=10).including(60)) == "10 to 60 by 10"
+    tens = Whole(low=10, high=40, step=10)
+    assert [(tens.including(value).low, tens.including(value).high) for value in (60, 45, 25, 5, -3, 0)] == [
+        (10, 60),
+        (10, 40),
+        (10, 40),
+        (10, 40),
+        (0, 40),
+        (0, 40),
+    ]
     assert [str(Real(low=0.1, high=1).including(value)) for value in (0, 0.5, 2)] == [
         "0 to 1",
         "0.1 to 1",

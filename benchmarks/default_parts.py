@@ -29,6 +29,12 @@ VARIANTS: Final[dict[str, dict[str, Any]]] = {
     "convolutions of width 5": {"options.encoder.kernel_size": 5},
     "batches of 32": {"loader.batch_size": 32},
     "by position in place of matching": {"options.local.method": "proportional"},
+    "soft plans in place of matching": {"options.local.method": "soft", "options.local.time_weight": 10.0},
+    "soft plans of the anchor": {
+        "options.local.method": "soft",
+        "options.local.marginal": "anchor",
+        "options.local.time_weight": 10.0,
+    },
     "first of equal epochs": {"fit.ties": "first"},
     "mean of weights, ema_decay 0.98": {"fit.ema_decay": 0.98},
     "all epochs, patience 0": {"fit.patience": 0},

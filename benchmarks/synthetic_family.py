@@ -26,16 +26,17 @@ from alignmamba.recipes.run_directory import RunDirectory
 PAGE: Final = written_table.DOCS / "results" / "synthetic-family.md"
 PICTURE: Final = written_table.DOCS / "images" / "synthetic-family.svg"
 BEGIN: Final = "<!-- the table is written by benchmarks/synthetic_family.py -->"
-SIZES: Final[Mapping[Any, int]] = {"train": 2000, "valid": 200, "test": 1000}
+SIZES: Final[Mapping[Any, int]] = {"train": 4000, "valid": 400, "test": 1000}
 
 SETTINGS: Final = {
     "at rest": Dials(),
+    "lag 0 to 2": Dials(lag=(0, 2)),
+    "warp .3, all clocks agree": Dials(warp=0.3),
     "warp .3, half the clocks agree": Dials(warp=0.3, disagree=0.5),
     "warp .3, no clock agrees": Dials(warp=0.3, disagree=1.0),
     "warp .15, half the clocks agree": Dials(warp=0.15, disagree=0.5),
-    "lag 0 to 2": Dials(lag=(0, 2)),
     "12 distractors, warp .3, half the clocks agree": Dials(warp=0.3, disagree=0.5, distractors=12),
-    "warp .3, all clocks agree": Dials(warp=0.3),
+    "rate 4 to 6, warp .3, half the clocks agree": Dials(warp=0.3, disagree=0.5, rate=(4, 6)),
 }
 
 PANELS: Final = {
@@ -54,36 +55,43 @@ PANELS: Final = {
         "4": "warp .3, half the clocks agree",
         "12": "12 distractors, warp .3, half the clocks agree",
     },
+    "rate, warp .3": {
+        "2 to 3": "warp .3, half the clocks agree",
+        "4 to 6": "rate 4 to 6, warp .3, half the clocks agree",
+    },
 }
 DRAWN: Final = (
-    "AlignMamba, learned matching",
+    "AlignMamba, soft plans",
     "AlignMamba",
     "multi-stream Mamba",
     "cross-modal Transformer",
     "single-stream Transformer",
 )
 
+DEFAULTS: Final = "AlignMamba, all defaults"
+"""The row that shares the epochs alone."""
 SHARED: Final = {"d_model": 32, "depth": 1, "encoder": {"kind": "linear"}}
 FIT: Final = {"learning_rate": 6e-3, "patience": 0}
 CONTRAST: Final = {"contrast": {"weight": 0.3, "reach": 0}}
+CONTENT: Final = {"time_weight": 0.0, "marginal": "anchor"}
 
 # Row -> method and its options beside the shared ones.
 ROWS: Final[Mapping[str, tuple[str, Mapping[str, Any]]]] = {
-    "AlignMamba, learned matching": (
+    "AlignMamba, soft plans": ("alignmamba", {"local": {**CONTENT, "method": "soft"}}),
+    "AlignMamba, soft plans and a wide prior": (
         "alignmamba",
-        {**CONTRAST, "local": {"time_weight": 0.0, "marginal": "anchor"}},
+        {"local": {**CONTENT, "method": "soft", "time_weight": 10.0}},
     ),
+    "AlignMamba, taught by the contrast": ("alignmamba", {**CONTRAST, "local": CONTENT}),
+    "AlignMamba, content unlearned": ("alignmamba", {"local": CONTENT}),
     "AlignMamba": ("alignmamba", {}),
+    DEFAULTS: ("alignmamba", {}),
     "AlignMamba, proportional": ("alignmamba", {"local": {"method": "proportional"}}),
     "multi-stream Mamba": ("multi-stream-mamba", {}),
     "cross-modal Transformer": ("crossmodal-transformer", {}),
     "single-stream Transformer": ("single-stream-transformer", {}),
     "single-stream Mamba": ("single-stream-mamba", {}),
     "late fusion": ("late-fusion", {}),
-    "AlignMamba, content unlearned": (
-        "alignmamba",
-        {"local": {"time_weight": 0.0, "marginal": "anchor"}},
-    ),
     "AlignMamba, merged by time": ("alignmamba", {"local": {"method": "none"}}),
     "pooled-linear": ("pooled-linear", {}),
     "best-constant": ("best-constant", {}),
@@ -105,6 +113,8 @@ def place_of(out: Path, *names: str) -> Path:
 def configuration(row: str, data: Path, seed: int, epochs: int) -> RunConfig:
     """Settings of one run."""
     model, options = ROWS[row]
+    if row == DEFAULTS:
+        return RunConfig(data=str(data), model=model, fit={"epochs": epochs}, seed=seed)
     solved = model in ("pooled-linear", "best-constant")
     if "unimodal_weight" in METHODS[model].network.config_class.model_fields:
         # no modality alone says anything here
@@ -175,7 +185,7 @@ def draw(found: Mapping[str, Mapping[str, Sequence[float]]]) -> None:
         for dial, settings in PANELS.items()
     }
     panels = {dial: ticks for dial, ticks in panels.items() if len(ticks) > 1}
-    figure = Figure(figsize=(10, 4), layout="constrained")
+    figure = Figure(figsize=(12, 4), layout="constrained")
     drawn = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
     for axes, (dial, ticks) in zip(drawn, panels.items(), strict=True):
         places = range(len(ticks))
@@ -208,8 +218,8 @@ def write(out: Path) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description="Fusion models on the synthetic family.")
     parser.add_argument("--out", type=Path, required=True, help="folder of corpora and runs")
-    parser.add_argument("--seeds", type=int, default=2)
-    parser.add_argument("--epochs", type=int, default=5)
+    parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--settings", nargs="+", choices=SETTINGS, default=list(SETTINGS), metavar="NAME")
     parser.add_argument("--rows", nargs="+", choices=ROWS, default=list(ROWS), metavar="NAME")
     parser.add_argument("--write", action="store_true", help="write the page of what is finished")

@@ -48,6 +48,7 @@ FAMILIES: Final[dict[str, Method]] = {
         network=AlignMamba,
         search={
             "options.alignment.weight": LOSS_WEIGHT,
+            "options.local.method": Names(("match", "soft")),
             "options.local.time_weight": Choice((0.0, 10.0, 100.0, 1000.0)),
             "options.local.time_unit": Names(("relative", "seconds")),
             **_ALONE,

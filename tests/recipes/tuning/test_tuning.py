@@ -592,7 +592,7 @@ def test_what_is_set_is_held_and_the_rest_is_searched(corpus: Path, tmp_path: Pa
         return plan_tuning(asked, base, out=tmp_path / "out").spaces["alignmamba"]
 
     everything = {*SHARED_SPACE, "options.alignment.weight", "options.local.time_weight"}
-    everything |= {"options.unimodal_weight"}
+    everything |= {"options.local.method", "options.unimodal_weight"}
     assert spaces().keys() == everything
     clocks = spaces(write_timed_corpus(tmp_path / "timed"))
     assert clocks.keys() == everything | {"options.local.time_unit"}, "units differ where there are times"
@@ -609,7 +609,7 @@ def test_what_is_set_is_held_and_the_rest_is_searched(corpus: Path, tmp_path: Pa
                 "depth": 1,
                 "dropout": 0.0,
                 "alignment": {"weight": 0.1},
-                "local": {"time_weight": 0.0},
+                "local": {"method": "match", "time_weight": 0.0},
                 "unimodal_weight": 0.0,
                 "modality_dropout": 0.0,
             },

@@ -61,6 +61,7 @@ PANELS: Final = {
     },
 }
 DRAWN: Final = (
+    "AlignMamba, taught by the contrast",
     "AlignMamba, soft plans",
     "AlignMamba",
     "multi-stream Mamba",
@@ -195,7 +196,7 @@ def draw(found: Mapping[str, Mapping[str, Sequence[float]]]) -> None:
         for number, row in enumerate(DRAWN):
             at = [(x, mean(found[s][row])) for x, s in enumerate(ticks.values()) if row in found[s]]
             x, y = zip(*at, strict=True) if at else ((), ())
-            axes.plot(x, y, marker="os^Dv"[number], label=row)
+            axes.plot(x, y, marker="os^DvP"[number], label=row)
         axes.set(title=dial, ylim=(0.2, 1.03))
         axes.set_xticks(list(places), list(ticks))
         axes.margins(x=0.15)
